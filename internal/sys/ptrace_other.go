@@ -1,0 +1,12 @@
+//go:build !amd64
+
+package sys
+
+// Regs is the machine's general register file; only amd64 is driven so far.
+type Regs struct{}
+
+// GetRegs needs an amd64 machine.
+func GetRegs(int) (Regs, error) { return Regs{}, ErrArch }
+
+// SetRegs needs an amd64 machine.
+func SetRegs(int, *Regs) error { return ErrArch }

@@ -1,0 +1,23 @@
+package sys
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Regs is struct user_regs_struct of the machine.
+type Regs = unix.PtraceRegs
+
+// GetRegs reads a stopped tracee's general registers (PTRACE_GETREGS).
+func GetRegs(tid int) (r Regs, err error) {
+	err = ptrace(unix.PTRACE_GETREGS, tid, 0, uintptr(unsafe.Pointer(&r)))
+	return r, err
+}
+
+// SetRegs writes a stopped tracee's general registers. With Orig_rax of -1 the
+// kernel does not treat the task as being in a system call, so it restarts
+// nothing.
+func SetRegs(tid int, r *Regs) error {
+	return ptrace(unix.PTRACE_SETREGS, tid, 0, uintptr(unsafe.Pointer(r)))
+}

@@ -1,0 +1,132 @@
+package sys
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// SysV shared memory (include/uapi/linux/shm.h): one call maps a segment into
+// a task, which is what makes an injection that no death can break possible.
+const (
+	ipcCreat = 0o1000
+	ipcExcl  = 0o2000
+	ipcRmid  = 0
+	ipcSet   = 1
+	ipcStat  = 2
+	// ShmExec asks shmat for an executable mapping (SHM_EXEC).
+	ShmExec = 0o100000
+)
+
+// ipcPerm64 is struct ipc64_perm of 64-bit machines.
+type ipcPerm64 struct {
+	Key  int32
+	UID  uint32
+	GID  uint32
+	CUID uint32
+	CGID uint32
+	Mode uint32
+	Seq  uint16
+	_    uint16
+	_    uint32
+	_    [2]uint64
+}
+
+type shmidDs struct {
+	Perm  ipcPerm64
+	Segsz uint64
+	_     [3]uint64
+	_     [2]int32
+	_     [3]uint64
+}
+
+// Shm is a SysV segment mapped into this process.
+type Shm struct {
+	ID  int
+	Mem []byte
+}
+
+// NewShm makes a segment of size bytes that only uid may attach (mode 0700:
+// SHM_EXEC asks for execute permission), and maps it here. Close takes it away
+// again. Unless key is 0 (IPC_PRIVATE) the segment can be found by it, and the
+// error is EEXIST when there is such a segment already.
+func NewShm(key int32, size int, uid, gid uint32) (*Shm, error) {
+	id, _, e := unix.RawSyscall(unix.SYS_SHMGET, uintptr(key), uintptr(size), 0o700|ipcCreat|ipcExcl)
+	if e != 0 {
+		return nil, e
+	}
+	s := &Shm{ID: int(id)}
+	// The address must be kept as unsafe.Pointer from the first: the kernel's
+	// memory is not the collector's, so it never moves.
+	p, _, e := unix.RawSyscall(unix.SYS_SHMAT, id, 0, 0)
+	if e != 0 {
+		s.Remove()
+		return nil, e
+	}
+	s.Mem = unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&p))), size)
+	if uid != uint32(unix.Geteuid()) {
+		ds := shmidDs{}
+		ds.Perm.UID, ds.Perm.GID, ds.Perm.Mode = uid, gid, 0o700
+		if _, _, e := unix.RawSyscall(unix.SYS_SHMCTL, id, ipcSet, uintptr(unsafe.Pointer(&ds))); e != 0 {
+			s.Close()
+			return nil, e
+		}
+	}
+	return s, nil
+}
+
+// Remove marks the segment for removal: it goes with its last mapping.
+func (s *Shm) Remove() {
+	if s.ID >= 0 {
+		unix.RawSyscall(unix.SYS_SHMCTL, uintptr(s.ID), ipcRmid, 0)
+		s.ID = -1
+	}
+}
+
+// Close removes the segment and unmaps it here.
+func (s *Shm) Close() {
+	s.Remove()
+	s.Unmap()
+}
+
+// Unmap unmaps the segment here and leaves it as it is.
+func (s *Shm) Unmap() {
+	if s.Mem != nil {
+		unix.RawSyscall(unix.SYS_SHMDT, uintptr(unsafe.Pointer(&s.Mem[0])), 0, 0)
+		s.Mem = nil
+	}
+}
+
+// FindShm gives the id of the segment with a key, ENOENT when there is none.
+func FindShm(key int32) (int, error) {
+	id, _, e := unix.RawSyscall(unix.SYS_SHMGET, uintptr(key), 0, 0)
+	if e != 0 {
+		return -1, e
+	}
+	return int(id), nil
+}
+
+// AttachShm maps a segment of size bytes that exists, marked for removal or not.
+// Close then only unmaps it.
+func AttachShm(id, size int) (*Shm, error) {
+	var ds shmidDs
+	if _, _, e := unix.RawSyscall(unix.SYS_SHMCTL, uintptr(id), ipcStat, uintptr(unsafe.Pointer(&ds))); e != 0 {
+		return nil, e
+	}
+	if ds.Segsz != uint64(size) {
+		return nil, unix.EINVAL
+	}
+	p, _, e := unix.RawSyscall(unix.SYS_SHMAT, uintptr(id), 0, 0)
+	if e != 0 {
+		return nil, e
+	}
+	return &Shm{ID: -1, Mem: unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&p))), size)}, nil
+}
+
+// RemoveShm marks a segment for removal.
+func RemoveShm(id int) error {
+	if _, _, e := unix.RawSyscall(unix.SYS_SHMCTL, uintptr(id), ipcRmid, 0); e != 0 {
+		return e
+	}
+	return nil
+}
