@@ -1,0 +1,333 @@
+package tracee
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/faultpoint"
+	"github.com/fermata-cr/fermata/internal/journal"
+	"github.com/fermata-cr/fermata/internal/procfs"
+	"github.com/fermata-cr/fermata/internal/sys"
+)
+
+// How the region gets into a process: one thread maps it by a system call of
+// the vdso, whose `ret` then leads into it. That takes eight bytes of stack,
+// for a moment.
+
+// ErrNoPlace: the process has no room for the region, or no usable text.
+var ErrNoPlace = errors.New("no place for the executor")
+
+// Inject brings a region of n slots into a stopped process and starts the
+// executor in one of its threads: in t, or in another whose stack suits better.
+// The caller must call Release on every path.
+func Inject(pid int, t *Thread, n int, maps []procfs.VMA, gad Gadgets, uid, gid uint32, list *sys.RobustList) (*Guest, error) {
+	n++ // for a thread of our own, see aide
+	t.journal().Beat()
+	if err := roomFor(pid, maps, uint64(RegionSize(n))); err != nil {
+		return nil, err
+	}
+	addr := hole(maps, uint64(RegionSize(n)))
+	if addr == 0 {
+		return nil, fmt.Errorf("pid %d: %w: no free range of %d bytes", pid, ErrNoPlace, RegionSize(n))
+	}
+	g := &Guest{PID: pid, gad: gad, execs: map[*Thread]*Executor{}, maps: maps}
+	if t = g.entrance(t); t == nil {
+		return nil, refused(pid, "stack", "no thread has some hundred bytes left below its stack pointer", "try again when the program runs elsewhere")
+	}
+	r, err := newRegion(n, addr, uid, gid, list, t.journal(), pid)
+	if err != nil {
+		return nil, fmt.Errorf("pid %d: %w", pid, err)
+	}
+	g.Region = r
+	if err := g.bootstrap(t); err != nil {
+		g.close(!g.attached)
+		return nil, fmt.Errorf("pid %d: thread %d: entering: %w", pid, t.TID, err)
+	}
+	return g, nil
+}
+
+func refused(pid int, object, why, remedy string) error {
+	comm, _ := procfs.ReadComm(pid, 0)
+	return &fault.RefusedError{Reasons: []fault.Reason{{PID: pid, Comm: comm, Object: object, Why: why, Remedy: remedy}}}
+}
+
+var maxMapCount = sync.OnceValue(func() int {
+	b, err := os.ReadFile("/proc/sys/vm/max_map_count")
+	n, err2 := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || err2 != nil {
+		return 65530
+	}
+	return n
+})
+
+// roomFor refuses where shmat could only fail. It is asked here because a shmat
+// that fails is the one thing that a thread would not survive if this process
+// died at that moment.
+func roomFor(pid int, maps []procfs.VMA, size uint64) error {
+	if len(maps)+1 >= maxMapCount() {
+		return refused(pid, "address space", fmt.Sprintf("it has %d areas, and the kernel allows no more", len(maps)), "raise the sysctl vm.max_map_count")
+	}
+	var lim unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_AS, nil, &lim); err != nil || lim.Cur == unix.RLIM_INFINITY {
+		return nil // may be another user's, whom only CAP_SYS_RESOURCE lets us ask about
+	}
+	total := size
+	for i := range maps {
+		total += maps[i].Len()
+	}
+	if total > lim.Cur {
+		return refused(pid, "address space", fmt.Sprintf("it may not grow by the %d bytes that looking at it takes (RLIMIT_AS is %d)", size, lim.Cur), "raise its limit: prlimit --pid "+strconv.Itoa(pid)+" --as=…")
+	}
+	return nil
+}
+
+// hole gives an address in the largest gap of a memory map, or 0. The middle of
+// the gap keeps clear of stacks that grow and of the next mmap.
+func hole(maps []procfs.VMA, size uint64) uint64 {
+	const low, high = 1 << 16, 1 << 47
+	var best, at uint64
+	prev := uint64(low)
+	gap := func(end uint64) {
+		if end > prev && end-prev > best {
+			best, at = end-prev, prev
+		}
+	}
+	for i := range maps {
+		if maps[i].Start >= high {
+			break
+		}
+		gap(maps[i].Start)
+		prev = max(prev, maps[i].End)
+	}
+	gap(high - sys.PageSize)
+	if best < size+2*sys.PageSize {
+		return 0
+	}
+	return (at + (best-size)/2) &^ (sys.PageSize - 1)
+}
+
+// How well some memory suits to be written to for a moment, best first.
+const (
+	suitsWell = iota // a stack that nothing else lies on
+	suitsRoom        // a thread's stack with a guard below, far away
+	suitsIdle        // a thread that waits on a futex: Go's do that on stacks of their own
+	suitsSome        // memory that the thread may write
+	suitsNot
+)
+
+// stackGrowth is how far below the main stack's area an address may lie that
+// the kernel will still make part of it.
+const stackGrowth = 64 << 10
+
+// suits tells how well the bytes [from,to) below a thread's stack pointer suit.
+// Coroutines and Go's goroutines have stacks that are heap memory: what lies
+// below may be another's. The bytes are put back at once, but a thread that has
+// a stack of its own is better.
+func (g *Guest) suits(t *Thread, from, to uint64) int {
+	for i := range g.maps {
+		v := &g.maps[i]
+		if v.Path == "[stack]" && from >= v.Start-stackGrowth && to <= v.End {
+			return suitsWell
+		}
+		if from < v.Start || from >= v.End {
+			continue
+		}
+		switch {
+		case to > v.End || !v.Read || !v.Write || v.Shared:
+			return suitsNot
+		case i > 0 && g.maps[i-1].End == v.Start && !g.maps[i-1].Read && !g.maps[i-1].Write && from-v.Start > sys.PageSize:
+			return suitsRoom
+		case waitsOnFutex(&t.Regs):
+			return suitsIdle
+		}
+		return suitsSome
+	}
+	return suitsNot
+}
+
+// entrance chooses the thread that maps the region: t, unless another one suits
+// better. nil when none does.
+func (g *Guest) entrance(t *Thread) *Thread {
+	rank := func(t *Thread) int {
+		at := returnSlot(&t.Regs)
+		return g.suits(t, at-8, at+8) // a `leave` reads the word below
+	}
+	best, least := t, rank(t)
+	if t.process != nil && least != suitsWell {
+		for _, o := range t.process.Threads {
+			if r := rank(o); r < least {
+				best, least = o, r
+			}
+		}
+	}
+	if least == suitsNot {
+		return nil
+	}
+	return best
+}
+
+// lending notes what lend is about to do.
+func lending(t *Thread, pid int, at uint64, old, b []byte) *journal.Entry {
+	if t.journal() == nil {
+		return nil
+	}
+	return t.journal().AddText(journal.Lent, string(old)+string(b), uint64(pid), at)
+}
+
+// lend replaces memory of the process by b and gives what was there. Memory of
+// the main stack that is not there yet comes into being.
+func lend(pid int, at uint64, b []byte) (old []byte, err error) {
+	old = make([]byte, len(b))
+	if sys.ReadMem(pid, at, old) == nil && sys.WriteMem(pid, at, b) == nil {
+		return old, nil
+	}
+	// process_vm_writev does not let a stack grow; /proc/PID/mem does.
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if _, err := f.ReadAt(old, int64(at)); err != nil {
+		return nil, err
+	}
+	_, err = f.WriteAt(b, int64(at))
+	return old, err
+}
+
+// prepare fills a slot with the thread's way home.
+func prepare(s *Slot, t *Thread) {
+	home(s.mem, t.Regs, t.Mask)
+	s.put64(offAlt, s.addr+altOff)
+}
+
+func (g *Guest) bootstrap(t *Thread) (err error) {
+	s := g.Region.Slot(g.next)
+	g.next++
+	prepare(s, t)
+	s.put32(offShmID, uint32(g.Region.ID()))
+	s.put32(offFlags, flagRemove)
+
+	// Eight bytes below the thread's own red zone hold the executor's entry for
+	// the vdso's `ret`. They lie on the thread's own stack because a signal
+	// that is already pending may be delivered the moment the system call ends.
+	slot := returnSlot(&t.Regs)
+	var entry [8]byte
+	le.PutUint64(entry[:], g.Region.entry())
+	old := s.mem[lendOff : lendOff+8]
+	if err := sys.ReadMem(g.PID, slot, old); err != nil {
+		clear(old) // stack that is not there yet
+	}
+	s.put64(offLendDst, slot)
+	s.put64(offLendLen, 8)
+	s.put64(offLendSrc, s.addr+lendOff)
+	debt := lending(t, g.PID, slot, old, entry[:])
+	defer func() {
+		if debt != nil {
+			debt.Done()
+		}
+	}()
+	if err := step("bootstrap.lend"); err != nil {
+		return err
+	}
+	was, err := lend(g.PID, slot, entry[:])
+	if err != nil {
+		return fmt.Errorf("return address at %#x: %w", slot, err)
+	}
+	undo := func() error {
+		if err := t.restore(); err != nil {
+			g.attached = true // it will be, and the thread comes home through it
+			debt = nil
+			return err
+		}
+		return sys.WriteMem(g.PID, slot, was)
+	}
+	r := attachRegs(t.Regs, &g.gad, uint64(g.Region.ID()), g.Region.addr, s.addr, slot)
+	// Registers first, the mask second: the other order could lose the mask.
+	if err := step("bootstrap.registers"); err != nil {
+		return errors.Join(err, undo())
+	}
+	if err := sys.SetRegs(t.TID, &r); err != nil {
+		return errors.Join(err, undo())
+	}
+	if err := step("bootstrap.mask"); err != nil {
+		return errors.Join(err, undo())
+	}
+	if err := sys.SetSigmask(t.TID, ^uint64(0)); err != nil {
+		return errors.Join(err, undo())
+	}
+	if err := step("bootstrap.go"); err != nil {
+		return errors.Join(err, undo())
+	}
+	e := &Executor{Slot: s, TID: t.TID, thread: t}
+	if err := sys.Cont(t.TID, 0); err != nil {
+		return errors.Join(err, undo())
+	}
+	faultpoint.At("bootstrap.runs")
+	if err := e.Wait(); err != nil {
+		if e.halted {
+			// The segment could not be attached: the thread ran into its return
+			// address, where nothing is mapped, and that is where it stands.
+			return errors.Join(err, undo())
+		}
+		g.attached = true // perhaps, and perhaps it still has what was lent
+		debt = nil
+		return err
+	}
+	faultpoint.At("bootstrap.entered")
+	g.attached = true
+	g.execs[t] = e
+	g.first = t
+	return nil
+}
+
+// Enter starts the executor in another thread of the guest without waiting
+// until it is there: Wait must follow.
+func (g *Guest) Enter(t *Thread) (*Executor, error) {
+	if g.next >= g.Region.Slots() {
+		return nil, fmt.Errorf("pid %d: no slot left for thread %d", g.PID, t.TID)
+	}
+	if t.process != nil && t.process.PID != g.PID && !g.sharers[t.process.PID] {
+		// A task of another process in the same address space.
+		if g.sharers == nil {
+			g.sharers = map[int]bool{}
+		}
+		g.sharers[t.process.PID] = true
+		g.debts = append(g.debts, t.journal().Add(journal.Sharer, uint64(t.process.PID), uint64(g.Region.key)))
+	}
+	s := g.Region.Slot(g.next)
+	g.next++
+	prepare(s, t)
+	r := enterRegs(t.Regs, g.Region.entry(), s.addr)
+	fail := func(err error) (*Executor, error) {
+		return nil, errors.Join(fmt.Errorf("thread %d: %w", t.TID, err), t.restore())
+	}
+	if err := step("enter.registers"); err != nil {
+		return fail(err)
+	}
+	if err := sys.SetRegs(t.TID, &r); err != nil {
+		return fail(err)
+	}
+	if err := step("enter.mask"); err != nil {
+		return fail(err)
+	}
+	if err := sys.SetSigmask(t.TID, ^uint64(0)); err != nil {
+		return fail(err)
+	}
+	if err := step("enter.go"); err != nil {
+		return fail(err)
+	}
+	if err := sys.Cont(t.TID, 0); err != nil {
+		return fail(err)
+	}
+	faultpoint.At("enter.runs")
+	e := &Executor{Slot: s, TID: t.TID, thread: t}
+	g.execs[t] = e
+	return e, nil
+}
