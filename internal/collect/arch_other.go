@@ -1,0 +1,17 @@
+//go:build !amd64
+
+package collect
+
+import (
+	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+
+	"github.com/fermata-cr/fermata/internal/sys"
+)
+
+// The engine refuses other machines before any of this runs.
+
+func callOf(*sys.Regs) (nr uint64, args [6]uint64)         { return 0, args }
+func issuedCall(int, *sys.Regs) uint64                     { return 0 }
+func setTimeout(*sys.Regs, uint64, [6]uint64, uint64) bool { return false }
+func compat(*sys.Regs) bool                                { return false }
+func setArch(*criu_core.CoreEntry, *sys.Regs, uint64)      {}

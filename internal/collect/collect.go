@@ -1,0 +1,367 @@
+// Package collect turns a frozen tree into an image: plain values, the
+// messages of package image. Nothing here changes a task; what only a task can
+// ask the kernel goes through the executor, in one batch a thread.
+package collect
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
+
+	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/procfs"
+	"github.com/fermata-cr/fermata/internal/resource"
+	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/tracee"
+	"github.com/fermata-cr/fermata/internal/waits"
+)
+
+// Collector gathers one frozen tree. Its methods run on the tracing thread.
+type Collector struct {
+	Image  *image.Image
+	Refuse *fault.Refusals
+	Files  *resource.Dump
+	Tree   *tracee.Tree
+	// Tasks are the tree's processes with what memory needs to know of them.
+	Tasks []*Task
+	// Notes are what a restore will not be able to bring back exactly, by
+	// documented rule.
+	Notes []string
+	// Shared are the shared memory objects that the areas map.
+	Shared []*Shared
+
+	list    *sys.RobustList
+	own     map[string]uint64 // this process's namespaces
+	ids     [4]*kcmpSet
+	shared  map[sharedKey]*Shared
+	asleep  map[int]sleeping
+	tables  map[uint32]bool
+	guests  []*tracee.Guest
+	sharing map[uint32]*Task // the first task of an address space
+	threads map[uint32]int   // how many run in an address space
+	// unreported are stopped children whose parents have not been told yet.
+	unreported map[int]bool
+	// ownVdso is this kernel's vdso image.
+	vdsoSize uint64
+}
+
+// Task is one process of the tree.
+type Task struct {
+	*tracee.Process
+	Comm   string
+	Stat   procfs.Stat
+	Status procfs.Status
+	status map[int]*procfs.Status // of each thread
+	Areas  []Area                 // nil for a zombie, or when SharesMM
+	// SharesMM is the task whose address space this one shares, or nil.
+	SharesMM *Task
+	VM       uint32
+	extra    *fm.MmExtra
+	waits    []waits.Wait
+	core     *criu_core.CoreEntry   // of the process
+	threads  []*criu_core.CoreEntry // of its threads, in their order
+	guest    *tracee.Guest
+	maps     []procfs.VMA
+}
+
+// Survey is what is read before the freeze, to make the freeze short.
+type Survey struct {
+	Roots  []int
+	asleep map[int]sleeping
+}
+
+// Private gives about how many bytes of memory the trees below roots have of
+// their own; of large ones only the first processes count.
+func Private(roots []int) (n uint64) {
+	queue := slices.Clone(roots)
+	for i := 0; i < len(queue) && i < 32; i++ {
+		if m, err := procfs.ReadStatm(queue[i]); err == nil && m.Resident > m.Shared {
+			n += (m.Resident - m.Shared) * sys.PageSize
+		}
+		kids, _ := procfs.ReadChildren(queue[i], 0)
+		queue = append(queue, kids...)
+	}
+	return n
+}
+
+// Look walks the running tree once before it is stopped: it warms the gadget
+// cache, and notes since when each sleeping thread sleeps.
+func Look(roots []int, exclude map[int]bool) *Survey {
+	s := &Survey{Roots: roots, asleep: map[int]sleeping{}}
+	clock := schedClocks{}
+	queue := append([]int(nil), roots...)
+	seen := map[int]bool{}
+	for i := 0; i < len(queue); i++ {
+		pid := queue[i]
+		if seen[pid] || exclude[pid] {
+			continue
+		}
+		seen[pid] = true
+		if i < 4 {
+			if maps, err := procfs.ReadMaps(pid); err == nil {
+				tracee.FindGadgets(pid, maps)
+			}
+		}
+		tids, err := procfs.ReadTasks(pid)
+		if err != nil {
+			continue
+		}
+		notes := sync.OnceValue(func() []waits.Wait { return waits.Load(pid) })
+		for _, tid := range tids {
+			if sl, ok := asleep(pid, tid, clock, notes); ok {
+				s.asleep[tid] = sl
+			}
+			kids, _ := procfs.ReadChildren(pid, tid)
+			queue = append(queue, kids...)
+		}
+	}
+	return s
+}
+
+// New begins to collect a frozen tree. Close must be called on every path, and
+// before the tree is thawed.
+func New(tree *tracee.Tree, s *Survey) (*Collector, error) {
+	own, err := procfs.ReadNamespaces(os.Getpid(), 0)
+	if err != nil {
+		return nil, err
+	}
+	list, err := sys.NewRobustList(tracee.RobustOffset)
+	if err != nil {
+		return nil, fmt.Errorf("robust list: %w", err)
+	}
+	c := &Collector{
+		Image: image.New(), Refuse: &fault.Refusals{}, Tree: tree,
+		list: list, own: own, shared: map[sharedKey]*Shared{}, asleep: s.asleep,
+		tables: map[uint32]bool{}, sharing: map[uint32]*Task{}, unreported: map[int]bool{},
+	}
+	for i := range c.ids {
+		c.ids[i] = &kcmpSet{what: kobjKinds[i], known: map[int]uint32{}}
+	}
+	c.Files = resource.NewDump(c.Image, c.Refuse)
+	c.Files.InTree = c.inTree
+	return c, nil
+}
+
+// NoteWaits writes down when the timed calls end that the freeze interrupted,
+// once the tree goes on.
+func (c *Collector) NoteWaits() {
+	for _, t := range c.Tasks {
+		if len(t.waits) == 0 {
+			continue
+		}
+		for i := range t.waits {
+			t.waits[i].Noted = waits.Now()
+		}
+		// Without the note the next checkpoint only knows less.
+		_ = waits.Save(t.PID, t.waits)
+	}
+}
+
+// inTree tells whether an id is that of a process, a thread or a process group
+// of the tree.
+func (c *Collector) inTree(id int) bool {
+	if id < 0 {
+		id = -id
+	}
+	if c.Tree.Process(id) != nil {
+		return true
+	}
+	for _, t := range c.Tasks {
+		if t.Stat.Pgrp == id {
+			return true
+		}
+		for _, th := range t.Threads {
+			if th.TID == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Release takes every executor out again: each task stands still with its own
+// registers. It is harmless to call twice.
+func (c *Collector) Release() error {
+	var first error
+	for _, g := range c.guests {
+		if err := g.Release(); err != nil && first == nil {
+			first = err
+		}
+	}
+	c.guests = nil
+	return first
+}
+
+// Pending reads the queues of signals once more, when no executor runs any
+// longer: what came meanwhile belongs to the checkpoint too. An interval timer
+// that expired in between counts as expired.
+func (c *Collector) Pending() error {
+	for _, t := range c.Tasks {
+		if t.Zombie || t.core == nil {
+			continue
+		}
+		shared, err := sys.PeekSignals(t.PID, true)
+		if err != nil {
+			return fmt.Errorf("pid %d: pending signals: %w", t.PID, err)
+		}
+		t.core.Tc.SignalsS = queue(shared)
+		c.overruns(t, shared)
+		settleTimers(t.core.GetTc(), t.Process.Pending, shared)
+		for i, th := range t.Threads {
+			own, err := sys.PeekSignals(th.TID, false)
+			if err != nil {
+				return fmt.Errorf("thread %d: pending signals: %w", th.TID, err)
+			}
+			if i < len(t.threads) {
+				t.threads[i].ThreadCore.SignalsP = queue(own)
+			}
+		}
+	}
+	return nil
+}
+
+// overruns notes the periodic timers whose signal waits to be delivered. How
+// often they have expired since is added up in the kernel at its delivery and
+// shown nowhere before: a restored timer begins to count anew.
+func (c *Collector) overruns(t *Task, pending []sys.Siginfo) {
+	const siTimer = -2 // SI_TIMER
+	for i := range pending {
+		if pending[i].Code() == siTimer {
+			c.Notes = append(c.Notes, fmt.Sprintf("pid %d (%s): the signal of POSIX timer %d is pending: its overruns up to the checkpoint will not be counted after a restore",
+				t.PID, t.Comm, le.Uint32(pending[i][16:])))
+		}
+	}
+}
+
+// settleTimers makes interval timers agree with the queue. The kernel starts a
+// periodic one again only when its signal is taken: until then it shows no time
+// left, and a signal that is queued again by a restore does not start it.
+func settleTimers(tc *criu_core.TaskCoreEntry, before, now []sys.Siginfo) {
+	has := func(q []sys.Siginfo, sig unix.Signal) bool {
+		for i := range q {
+			if q[i].Signo() == int(sig) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, x := range []struct {
+		it  *timer.ItimerEntry
+		sig unix.Signal
+	}{{tc.GetTimers().GetReal(), unix.SIGALRM}, {tc.GetTimers().GetVirt(), unix.SIGVTALRM}, {tc.GetTimers().GetProf(), unix.SIGPROF}} {
+		periodic := x.it.GetIsec() != 0 || x.it.GetIusec() != 0
+		left := x.it.GetVsec() != 0 || x.it.GetVusec() != 0
+		queued := has(now, x.sig)
+		switch {
+		case periodic && !left && queued:
+			x.it.Vsec, x.it.Vusec = x.it.Isec, x.it.Iusec
+		case periodic && !left:
+			x.it.Vusec = proto.Uint64(1)
+		case !periodic && left && queued && !has(before, x.sig):
+			x.it.Vsec, x.it.Vusec = proto.Uint64(0), proto.Uint64(0)
+		}
+	}
+}
+
+// Close releases the tasks and gives up what the collection held.
+func (c *Collector) Close() error {
+	first := c.Release()
+	if c.list != nil {
+		c.list.Close()
+		c.list = nil
+	}
+	if c.Files != nil {
+		c.Files.Close()
+	}
+	return first
+}
+
+// Collect reads everything but memory. What cannot be saved gathers in Refuse.
+func (c *Collector) Collect() error {
+	for _, p := range c.Tree.Processes {
+		t := &Task{Process: p}
+		if err := c.describe(t); err != nil {
+			return err
+		}
+		c.Tasks = append(c.Tasks, t)
+	}
+	for _, t := range c.Tasks {
+		if err := c.task(t); err != nil {
+			return fmt.Errorf("pid %d (%s): %w", t.PID, t.Comm, err)
+		}
+	}
+	if err := c.Files.Complete(); err != nil {
+		return err
+	}
+	c.emitShared()
+	return nil
+}
+
+// describe reads what orders the tree.
+func (c *Collector) describe(t *Task) (err error) {
+	if t.Stat, err = procfs.ReadStat(t.PID, 0); err != nil {
+		return fmt.Errorf("pid %d: %w", t.PID, err)
+	}
+	t.Comm, t.Process.Start = t.Stat.Comm, t.Stat.StartTime
+	if t.Status, err = procfs.ReadStatus(t.PID, 0); err != nil {
+		return fmt.Errorf("pid %d: %w", t.PID, err)
+	}
+	e := &pstree.PstreeEntry{
+		Pid: proto.Uint32(uint32(t.PID)), Ppid: proto.Uint32(uint32(t.Stat.PPid)),
+		Pgid: proto.Uint32(uint32(t.Stat.Pgrp)), Sid: proto.Uint32(uint32(t.Stat.Session)),
+	}
+	if c.Tree.Process(t.Stat.PPid) == nil {
+		e.Ppid = proto.Uint32(0) // a root: its parent is outside
+	}
+	for _, th := range t.Threads {
+		e.Threads = append(e.Threads, uint32(th.TID))
+	}
+	if t.Zombie {
+		e.Threads = []uint32{uint32(t.PID)}
+	}
+	c.Image.Add("pstree", e)
+	return nil
+}
+
+// refuse notes a reason about a task.
+func (c *Collector) refuse(t *Task, object, why, remedy string) {
+	c.Refuse.Add(fault.Reason{PID: t.PID, Comm: t.Comm, Object: object, Why: why, Remedy: remedy})
+}
+
+// Clocks gives the clocks as the tree's tasks see them now, in nanoseconds.
+func (c *Collector) Clocks() (mono, boot, real int64) {
+	var m, b, r unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &m)
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &b)
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &r)
+	mono, boot, real = m.Nano(), b.Nano(), r.Nano()
+	mine, err1 := procfs.ReadTimensOffsets(os.Getpid())
+	for _, t := range c.Tasks {
+		if t.Zombie {
+			continue
+		}
+		o, err2 := procfs.ReadTimensOffsets(t.PID)
+		if err1 == nil && err2 == nil {
+			mono += nanos(o.Monotonic) - nanos(mine.Monotonic)
+			boot += nanos(o.Boottime) - nanos(mine.Boottime)
+		}
+		break
+	}
+	return mono, boot, real
+}
+
+// Elapsed gives how long the tree has been frozen.
+func (c *Collector) Elapsed() time.Duration { return time.Since(c.Tree.Began()) }
+
+func nanos(t procfs.Timespec) int64 { return t.Sec*int64(time.Second) + t.Nsec }

@@ -1,0 +1,391 @@
+package collect
+
+import (
+	"fmt"
+
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
+
+	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/memory"
+	"github.com/fermata-cr/fermata/internal/procfs"
+	"github.com/fermata-cr/fermata/internal/sys"
+)
+
+// Status bits of vma_entry in the interchange schema.
+const (
+	VMARegular     = 1 << 0
+	VMAStack       = 1 << 1
+	VMAVsyscall    = 1 << 2
+	VMAVdso        = 1 << 3
+	VMAHeap        = 1 << 5
+	VMAFilePrivate = 1 << 6
+	VMAFileShared  = 1 << 7
+	VMAAnonShared  = 1 << 8
+	VMAAnonPrivate = 1 << 9
+	VMAVvar        = 1 << 12
+	VMAMemfd       = 1 << 14
+)
+
+// Area is one area of a task's memory.
+type Area struct {
+	procfs.Smap
+	Entry *vma.VmaEntry
+	Extra *fm.VmaExtra
+}
+
+// Shared is a shared memory object that areas map: shmem without a name in any
+// file system. Its content goes to the page store once.
+type Shared struct {
+	Object *fm.ShmObject
+	fd     int
+}
+
+type sharedKey struct{ dev, ino uint64 }
+
+// readAreas reads a task's memory map.
+func (c *Collector) readAreas(t *Task) error {
+	sm, err := procfs.ReadSmapsFlags(t.PID)
+	if err != nil {
+		return err
+	}
+	t.Areas = make([]Area, 0, len(sm))
+	t.maps = make([]procfs.VMA, 0, len(sm))
+	for i := range sm {
+		t.maps = append(t.maps, sm[i].VMA)
+		if sm[i].Path == "[vsyscall]" {
+			continue // the kernel's own, in every task
+		}
+		a := Area{Smap: sm[i]}
+		if err := c.area(t, &a); err != nil {
+			return fmt.Errorf("area %#x-%#x (%s): %w", a.Start, a.End, a.Path, err)
+		}
+		t.Areas = append(t.Areas, a)
+	}
+	return nil
+}
+
+func (c *Collector) area(t *Task, a *Area) error {
+	e := &vma.VmaEntry{
+		Start: proto.Uint64(a.Start), End: proto.Uint64(a.End), Pgoff: proto.Uint64(a.Offset), Shmid: proto.Uint64(0),
+		Prot: proto.Uint32(prot(a)), Flags: proto.Uint32(0), Status: proto.Uint32(0), Fd: proto.Int64(-1),
+	}
+	a.Entry = e
+	a.Extra = &fm.VmaExtra{Vmflags: proto.Uint64(uint64(a.Flags))}
+	if a.HasKey && a.ProtectionKey != 0 {
+		a.Extra.Pkey = proto.Uint32(uint32(a.ProtectionKey))
+	}
+	flags := uint32(unix.MAP_PRIVATE)
+	if a.Shared {
+		flags = unix.MAP_SHARED
+	}
+	if a.Flags&procfs.VMGrowsDown != 0 {
+		flags |= unix.MAP_GROWSDOWN
+	}
+	if a.Flags&procfs.VMNoReserve != 0 {
+		flags |= unix.MAP_NORESERVE
+	}
+	if a.Flags&procfs.VMDroppable != 0 {
+		flags = flags&^unix.MAP_PRIVATE | mapDroppable
+	}
+	if a.Flags&procfs.VMHugeTLB != 0 {
+		flags |= unix.MAP_HUGETLB
+		a.Extra.HugeShift = proto.Uint32(shift(a.KernelPageSize))
+	}
+	status := uint32(VMARegular)
+	refuse := func(why, remedy string) {
+		c.refuse(t, fmt.Sprintf("area %#x-%#x %s", a.Start, a.End, a.RawPath()), why, remedy)
+	}
+	if a.Flags&(procfs.VMUffdMissing|procfs.VMUffdWP|procfs.VMUffdMinor) != 0 {
+		refuse("it is registered with a userfaultfd", "unregister it before the checkpoint")
+	}
+	switch {
+	case a.Path == "[vdso]":
+		status |= VMAVdso
+	case strings.HasPrefix(a.Path, "[vvar"):
+		status |= VMAVvar
+		a.Extra.Name = proto.String(a.Path)
+	case a.Flags&(procfs.VMPFNMap|procfs.VMIO) != 0:
+		refuse("it maps a device's memory", "unmap it before the checkpoint")
+	case a.Shared && a.Ino != 0 && a.Deleted && (a.Path == "/dev/zero" || strings.HasPrefix(a.Path, "/anon_hugepage")):
+		status |= VMAAnonShared
+		flags |= unix.MAP_ANONYMOUS
+		s, err := c.sharedObject(t, a)
+		if err != nil {
+			return err
+		}
+		e.Shmid = s.Object.Id
+	case strings.HasPrefix(a.Path, "/SYSV"):
+		refuse("it is a SysV shared memory segment", "use mmap or memfd_create")
+	case a.Path == "/[aio]":
+		refuse("it is the ring of a Linux AIO context", "io_destroy before the checkpoint")
+	case strings.HasPrefix(a.Path, "anon_inode:"):
+		refuse("it maps "+a.Path, "unmap it before the checkpoint")
+	case strings.HasPrefix(a.Path, "/anon_hugepage"):
+		status |= VMAAnonPrivate
+		flags |= unix.MAP_ANONYMOUS
+		e.Pgoff = proto.Uint64(0)
+	case a.Ino != 0:
+		id, err := c.Files.MappedFile(t.PID, &a.VMA)
+		if err != nil {
+			return err
+		}
+		e.Shmid = proto.Uint64(uint64(id))
+		if strings.HasPrefix(a.Path, "/memfd:") {
+			status |= VMAMemfd
+		}
+		if a.Shared {
+			status |= VMAFileShared
+		} else {
+			status |= VMAFilePrivate
+		}
+	default:
+		status |= VMAAnonPrivate
+		flags |= unix.MAP_ANONYMOUS
+		e.Pgoff = proto.Uint64(0)
+		switch {
+		case a.Path == "[heap]":
+			status |= VMAHeap
+		case a.Path == "[stack]":
+			status |= VMAStack
+		case strings.HasPrefix(a.Path, "[anon:"):
+			a.Extra.Name = proto.String(strings.TrimSuffix(strings.TrimPrefix(a.Path, "[anon:"), "]"))
+		}
+	}
+	e.Flags, e.Status = proto.Uint32(flags), proto.Uint32(status)
+	if m := madvice(a.Flags); m != 0 {
+		e.Madv = proto.Uint64(m)
+	}
+	return nil
+}
+
+const mapDroppable = 0x08 // MAP_DROPPABLE, Linux 6.11
+
+func shift(size uint64) uint32 {
+	n := uint32(0)
+	for size > 1 {
+		size >>= 1
+		n++
+	}
+	return n
+}
+
+func prot(a *Area) uint32 {
+	p := uint32(0)
+	if a.Read {
+		p |= unix.PROT_READ
+	}
+	if a.Write {
+		p |= unix.PROT_WRITE
+	}
+	if a.Exec {
+		p |= unix.PROT_EXEC
+	}
+	return p
+}
+
+// madvices are the area flags that madvise(2) sets, with the advice that does:
+// the interchange schema stores a bit for each.
+var madvices = []struct {
+	flag   procfs.VMFlags
+	advice uint
+}{
+	{procfs.VMRandRead, unix.MADV_RANDOM},
+	{procfs.VMSeqRead, unix.MADV_SEQUENTIAL},
+	{procfs.VMDontCopy, unix.MADV_DONTFORK},
+	{procfs.VMMergeable, unix.MADV_MERGEABLE},
+	{procfs.VMHugePage, unix.MADV_HUGEPAGE},
+	{procfs.VMNoHugePage, unix.MADV_NOHUGEPAGE},
+	{procfs.VMDontDump, unix.MADV_DONTDUMP},
+	{procfs.VMWipeOnFork, unix.MADV_WIPEONFORK},
+}
+
+func madvice(f procfs.VMFlags) (m uint64) {
+	for _, a := range madvices {
+		// hugetlb areas are marked DONTDUMP|DONTEXPAND by the kernel itself.
+		if f&a.flag != 0 {
+			m |= 1 << a.advice
+		}
+	}
+	return m
+}
+
+// sharedObject notes a shared anonymous object; any of its areas opens it.
+func (c *Collector) sharedObject(t *Task, a *Area) (*Shared, error) {
+	key := sharedKey{uint64(a.DevMajor)<<32 | uint64(a.DevMinor), a.Ino}
+	if s := c.shared[key]; s != nil {
+		return s, nil
+	}
+	f, err := unix.Open(fmt.Sprintf("/proc/%d/map_files/%x-%x", t.PID, a.Start, a.End), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("shared memory object: %w", err)
+	}
+	c.Files.CloseLater(f)
+	var st unix.Stat_t
+	if err := unix.Fstat(f, &st); err != nil {
+		return nil, err
+	}
+	s := &Shared{fd: f, Object: &fm.ShmObject{
+		Id: proto.Uint64(uint64(len(c.shared) + 1)), Size: proto.Uint64(uint64(st.Size)),
+		Dev: proto.Uint64(st.Dev), Ino: proto.Uint64(st.Ino), Kind: proto.Uint32(ShmAnon),
+		Pages: memory.NewRuns(),
+	}}
+	if a.Flags&procfs.VMHugeTLB != 0 {
+		s.Object.HugeShift = proto.Uint32(shift(a.KernelPageSize))
+	}
+	c.shared[key] = s
+	c.Shared = append(c.Shared, s)
+	return s, nil
+}
+
+// Kinds of shared memory objects.
+const (
+	ShmAnon  = 0
+	ShmMemfd = 1
+)
+
+// MemfdContent notes the content of a memfd's inode; fd stays the caller's and
+// open until the memory is written.
+func (c *Collector) MemfdContent(inode uint64, fd int, size uint64) error {
+	c.Shared = append(c.Shared, &Shared{fd: fd, Object: &fm.ShmObject{
+		Id: proto.Uint64(inode), Size: proto.Uint64(size), Dev: proto.Uint64(0), Ino: proto.Uint64(0),
+		Kind: proto.Uint32(ShmMemfd), Pages: memory.NewRuns(),
+	}})
+	return nil
+}
+
+// Memory notes every page that must be written.
+func (c *Collector) Memory() (*memory.Outgoing, error) {
+	out := memory.NewOutgoing()
+	for _, t := range c.Tasks {
+		if t.Areas == nil {
+			continue
+		}
+		if err := c.taskMemory(t, out); err != nil {
+			return nil, fmt.Errorf("pid %d: %w", t.PID, err)
+		}
+	}
+	for _, s := range c.Shared {
+		if err := out.AddObject(s.fd, s.Object.GetSize(), s.Object.Pages); err != nil {
+			return nil, fmt.Errorf("shared memory object: %w", err)
+		}
+	}
+	return out, nil
+}
+
+func (c *Collector) taskMemory(t *Task, out *memory.Outgoing) error {
+	pm, err := memory.OpenPagemap(t.PID)
+	if err != nil {
+		return err
+	}
+	defer pm.Close()
+	runs := memory.NewRuns()
+	const special = VMAVdso | VMAVvar
+	// Neighbours are looked through together: one call to the kernel instead of
+	// one for each of thousands.
+	var group []memory.Range
+	var of []*Area
+	look := func() error {
+		err := pm.Own(group, func(i int, from, to uint64, guard bool) error {
+			if !guard {
+				return out.AddRun(pm, from, to, of[i].SharedPages > 0, runs)
+			}
+			if t.extra.Guards == nil {
+				t.extra.Guards = memory.NewRuns()
+			}
+			memory.AppendRun(t.extra.Guards, from, from, (to-from)/sys.PageSize)
+			return nil
+		})
+		group, of = group[:0], of[:0]
+		return err
+	}
+	for i := range t.Areas {
+		a := &t.Areas[i]
+		if a.Shared || a.Entry.GetStatus()&special != 0 {
+			if err := look(); err != nil {
+				return err
+			}
+			continue
+		}
+		group, of = append(group, memory.Range{Start: a.Start, End: a.End}), append(of, a)
+	}
+	if err := look(); err != nil {
+		return err
+	}
+	c.Image.Add(image.Of("pages", t.PID), runs)
+	return nil
+}
+
+// emitShared is called when every area has been seen; the objects' runs are
+// filled in by Memory.
+func (c *Collector) emitShared() {
+	for _, s := range c.Shared {
+		c.Image.Add("shm", s.Object)
+	}
+}
+
+// lockedFuture finds out whether what is mapped from now on gets locked
+// (mlockall(2), MCL_FUTURE), which nothing tells: the executor's own region,
+// mapped a moment ago, shows it.
+func (c *Collector) lockedFuture(t *Task, x *fm.MmExtra) error {
+	if t.Status.VmLck == 0 || t.guest == nil {
+		return nil
+	}
+	now, err := procfs.ReadSmapsFlags(t.PID)
+	if err != nil {
+		return err
+	}
+	for i := range now {
+		if now[i].Start != t.guest.Region.Addr() || now[i].Flags&procfs.VMLocked == 0 {
+			continue
+		}
+		f := uint32(unix.MCL_FUTURE)
+		if now[i].Flags&procfs.VMLockOnFault != 0 {
+			f |= mclOnfault
+		}
+		x.MlockFuture = proto.Uint32(f)
+	}
+	return nil
+}
+
+const mclOnfault = 4 // MCL_ONFAULT, Linux 4.4
+
+// mmEntry gives the address space's layout (prctl(2), PR_SET_MM_MAP) and areas.
+func (c *Collector) mmEntry(t *Task) (*mm.MmEntry, error) {
+	aux, err := procfs.ReadAuxv(t.PID)
+	if err != nil {
+		return nil, err
+	}
+	exe, err := c.Files.PathFile(t.PID, "exe")
+	if err != nil {
+		return nil, err
+	}
+	st := &t.Stat
+	u := proto.Uint64
+	e := &mm.MmEntry{
+		MmStartCode: u(st.StartCode), MmEndCode: u(st.EndCode), MmStartData: u(st.StartData), MmEndData: u(st.EndData),
+		MmStartStack: u(st.StartStack), MmStartBrk: u(st.StartBrk), MmBrk: u(0),
+		MmArgStart: u(st.ArgStart), MmArgEnd: u(st.ArgEnd), MmEnvStart: u(st.EnvStart), MmEnvEnd: u(st.EnvEnd),
+		ExeFileId: proto.Uint32(exe), MmSavedAuxv: aux,
+	}
+	x := &fm.MmExtra{MapCount: proto.Uint32(uint32(len(t.Areas)))}
+	if err := c.lockedFuture(t, x); err != nil {
+		return nil, err
+	}
+	if f, err := procfs.ReadCoredumpFilter(t.PID); err == nil {
+		x.CoredumpFilter = proto.Uint32(f)
+	}
+	for i := range t.Areas {
+		e.Vmas = append(e.Vmas, t.Areas[i].Entry)
+		x.Vmas = append(x.Vmas, t.Areas[i].Extra)
+	}
+	c.Image.Add(image.Of("mm-extra", t.PID), x)
+	t.extra = x
+	return e, nil
+}

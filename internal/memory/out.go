@@ -1,0 +1,392 @@
+// Package memory moves pages: out of stopped tasks into a page store, and from
+// a store into tasks being restored.
+package memory
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/sys"
+)
+
+// span is a run of bytes with one source, at its place in the store.
+type span struct {
+	off uint64 // in the store
+	len uint64
+	pid int    // of the task, or
+	fd  int    // of the object: pid is 0
+	at  uint64 // address, or offset in the object
+	cow bool   // shared with other address spaces: see readShared
+}
+
+// Outgoing is what will be written to a page store: first the spans are noted,
+// then, with the tasks still stopped, Fill reads them.
+type Outgoing struct {
+	spans  []span
+	total  uint64
+	frames map[uint64]uint64 // frame number -> offset in the store
+	mems   sync.Map          // pid -> *os.File of its /proc/PID/mem
+}
+
+// NewOutgoing begins. Frames that several address spaces map are found and
+// written once.
+func NewOutgoing() *Outgoing { return &Outgoing{frames: map[uint64]uint64{}} }
+
+// Close gives up what Fill held open.
+func (o *Outgoing) Close() {
+	o.mems.Range(func(_, f any) bool {
+		f.(*os.File).Close()
+		return true
+	})
+	o.mems.Clear()
+}
+
+// Total gives the bytes noted so far.
+func (o *Outgoing) Total() uint64 { return o.total }
+
+// Pagemap is an open /proc/PID/pagemap.
+type Pagemap struct {
+	f   *os.File
+	pid int
+	buf []sys.PageRegion
+	old bool // a kernel before 6.7: no PAGEMAP_SCAN
+	// noGuard: a kernel before 6.15, whose PAGEMAP_SCAN does not know guard
+	// regions and calls them swapped.
+	noGuard bool
+	ents    []uint64
+}
+
+// OpenPagemap opens a task's page map.
+func OpenPagemap(pid int) (*Pagemap, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	if err != nil {
+		return nil, err
+	}
+	return &Pagemap{f: f, pid: pid, buf: make([]sys.PageRegion, 512)}, nil
+}
+
+// Close closes the page map.
+func (p *Pagemap) Close() { p.f.Close() }
+
+// Range is a part of an address space.
+type Range struct{ Start, End uint64 }
+
+// Own finds, in areas in ascending order, the runs of pages whose content is the
+// task's own: anonymous pages, present or swapped, that are not the zero page (in
+// a private file mapping, the copied ones), and those that are guard regions.
+// yield gets the area's index. What lies between the areas is walked too: it
+// should be little or nothing.
+func (p *Pagemap) Own(areas []Range, yield func(area int, start, end uint64, guard bool) error) error {
+	at := 0 // the first area that is not done
+	take := func(start, end uint64, guard bool) error {
+		for ; at < len(areas) && areas[at].Start < end; at++ {
+			if s, e := max(start, areas[at].Start), min(end, areas[at].End); s < e {
+				if err := yield(at, s, e, guard); err != nil {
+					return err
+				}
+			}
+			if areas[at].End > end {
+				break
+			}
+		}
+		return nil
+	}
+	if len(areas) == 0 {
+		return nil
+	}
+	start, end := areas[0].Start, areas[len(areas)-1].End
+	scan := sys.PageScan{
+		Inverted: sys.PageFile | sys.PageZero, All: sys.PageFile | sys.PageZero,
+		Any: sys.PagePresent | sys.PageSwapped, Report: sys.PageGuard, // a guard counts as swapped
+	}
+	for start < end && !p.old {
+		if p.noGuard {
+			scan.Report = 0
+		}
+		n, next, err := sys.ScanPages(int(p.f.Fd()), start, end, scan, p.buf)
+		switch {
+		case errors.Is(err, unix.EINVAL) && !p.noGuard:
+			p.noGuard = true
+			continue
+		case errors.Is(err, unix.ENOTTY):
+			p.old = true
+			continue
+		case err != nil:
+			return fmt.Errorf("pid %d: PAGEMAP_SCAN %#x-%#x: %w", p.pid, start, end, err)
+		}
+		for _, r := range p.buf[:n] {
+			if err := take(r.Start, r.End, r.Categories&sys.PageGuard != 0); err != nil {
+				return err
+			}
+		}
+		if next <= start {
+			return nil
+		}
+		start = next
+	}
+	for i := range areas { // on an old kernel
+		if s := max(start, areas[i].Start); s < areas[i].End {
+			err := p.entries(s, areas[i].End, func(at, e uint64) error {
+				if e&(sys.PMPresent|sys.PMSwap) == 0 || e&sys.PMFile != 0 {
+					return nil
+				}
+				return yield(i, at, at+sys.PageSize, false)
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// entries walks the plain page map of [start,end).
+func (p *Pagemap) entries(start, end uint64, yield func(at, e uint64) error) error {
+	if p.ents == nil {
+		p.ents = make([]uint64, 8192)
+	}
+	for start < end {
+		n := min((end-start)/sys.PageSize, uint64(len(p.ents)))
+		if err := sys.ReadPagemap(int(p.f.Fd()), start, p.ents[:n]); err != nil {
+			return fmt.Errorf("pid %d: pagemap %#x: %w", p.pid, start, err)
+		}
+		for i, e := range p.ents[:n] {
+			if err := yield(start+uint64(i)*sys.PageSize, e); err != nil {
+				return err
+			}
+		}
+		start += n * sys.PageSize
+	}
+	return nil
+}
+
+// AddRun notes a run of a task's own pages and appends it to runs. share says
+// that other address spaces may map some of them too.
+func (o *Outgoing) AddRun(p *Pagemap, start, end uint64, share bool, runs *fm.PageRuns) error {
+	if !share {
+		o.add(runs, p.pid, -1, start, end-start, false)
+		return nil
+	}
+	// Pages that other address spaces map too are known by their frame;
+	// exclusive ones are taken in runs.
+	from := start
+	flush := func(to uint64) {
+		if to > from {
+			o.add(runs, p.pid, -1, from, to-from, false)
+		}
+		from = to
+	}
+	err := p.entries(start, end, func(at, ent uint64) error {
+		frame := ent & sys.PMFrameMask
+		if ent&sys.PMPresent == 0 || ent&sys.PMExclusive != 0 {
+			return nil
+		}
+		flush(at)
+		from = at + sys.PageSize
+		// Without CAP_SYS_ADMIN the frame's number reads as 0.
+		if frame != 0 {
+			if off, ok := o.frames[frame]; ok {
+				appendRun(runs, at, off, 1)
+				return nil
+			}
+			o.frames[frame] = o.total
+		}
+		o.add(runs, p.pid, -1, at, sys.PageSize, true)
+		return nil
+	})
+	flush(end)
+	return err
+}
+
+// AddObject notes the data of a shared memory object, whose holes stay holes.
+// fd must stay open until Fill is done.
+func (o *Outgoing) AddObject(fd int, size uint64, runs *fm.PageRuns) error {
+	return Extents(fd, size, func(from, to uint64) error {
+		from &^= sys.PageSize - 1
+		to = (to + sys.PageSize - 1) &^ (sys.PageSize - 1)
+		o.add(runs, 0, fd, from, to-from, false)
+		return nil
+	})
+}
+
+// Extents walks the data of a file: what SEEK_DATA and SEEK_HOLE (lseek(2))
+// find up to size.
+func Extents(fd int, size uint64, yield func(from, to uint64) error) error {
+	for at := int64(0); uint64(at) < size; {
+		d, err := unix.Seek(fd, at, unix.SEEK_DATA)
+		if err != nil {
+			if errors.Is(err, unix.ENXIO) {
+				return nil
+			}
+			return fmt.Errorf("SEEK_DATA: %w", err)
+		}
+		if uint64(d) >= size {
+			return nil
+		}
+		h, err := unix.Seek(fd, d, unix.SEEK_HOLE)
+		if err != nil {
+			return fmt.Errorf("SEEK_HOLE: %w", err)
+		}
+		if err := yield(uint64(d), min(uint64(h), size)); err != nil {
+			return err
+		}
+		at = h
+	}
+	return nil
+}
+
+func (o *Outgoing) add(runs *fm.PageRuns, pid, fd int, at, n uint64, cow bool) {
+	if n == 0 {
+		return
+	}
+	appendRun(runs, at, o.total, n/sys.PageSize)
+	if l := len(o.spans); l > 0 {
+		if s := &o.spans[l-1]; s.pid == pid && s.fd == fd && s.cow == cow && s.at+s.len == at {
+			s.len += n
+			o.total += n
+			return
+		}
+	}
+	o.spans = append(o.spans, span{off: o.total, len: n, pid: pid, fd: fd, at: at, cow: cow})
+	o.total += n
+}
+
+// AppendRun adds pages to a list of runs, joining what is adjacent.
+func AppendRun(r *fm.PageRuns, addr, off, pages uint64) { appendRun(r, addr, off, pages) }
+
+func appendRun(r *fm.PageRuns, addr, off, pages uint64) {
+	if l := len(r.Vaddr) - 1; l >= 0 && r.Vaddr[l]+r.Pages[l]*sys.PageSize == addr && r.Off[l]+r.Pages[l]*sys.PageSize == off {
+		r.Pages[l] += pages
+		return
+	}
+	r.Vaddr = append(r.Vaddr, addr)
+	r.Pages = append(r.Pages, pages)
+	r.Off = append(r.Off, off)
+}
+
+// NewRuns gives an empty list of runs.
+func NewRuns() *fm.PageRuns { return &fm.PageRuns{} }
+
+const iovMax = 1024
+
+// Fill reads the store's bytes from off on out of the tasks and objects; it is
+// a pagestore.Source, safe from several goroutines.
+func (o *Outgoing) Fill(off uint64, b []byte) error {
+	i := sort.Search(len(o.spans), func(i int) bool { return o.spans[i].off+o.spans[i].len > off })
+	var ranges [iovMax]sys.Range
+	for len(b) > 0 {
+		if i == len(o.spans) {
+			return fmt.Errorf("page store: nothing at %#x", off)
+		}
+		s := &o.spans[i]
+		skip := off - s.off
+		if s.pid == 0 {
+			n := min(s.len-skip, uint64(len(b)))
+			if err := preadFull(s.fd, b[:n], int64(s.at+skip)); err != nil {
+				return err
+			}
+			b, off = b[n:], off+n
+			i++
+			continue
+		}
+		if s.cow {
+			n := min(s.len-skip, uint64(len(b)))
+			if err := o.readShared(s.pid, b[:n], s.at+skip); err != nil {
+				return err
+			}
+			b, off = b[n:], off+n
+			i++
+			continue
+		}
+		// As many ranges of the same task as fit one call.
+		n, bytes := 0, uint64(0)
+		for j := i; j < len(o.spans) && n < iovMax && bytes < uint64(len(b)) && o.spans[j].pid == s.pid && !o.spans[j].cow; j++ {
+			l := min(o.spans[j].len-skip, uint64(len(b))-bytes)
+			ranges[n] = sys.Range{Addr: o.spans[j].at + skip, Len: l}
+			n, bytes, skip = n+1, bytes+l, 0
+		}
+		if err := readTask(s.pid, b[:bytes], ranges[:n]); err != nil {
+			return err
+		}
+		b, off = b[bytes:], off+bytes
+		for i < len(o.spans) && o.spans[i].off+o.spans[i].len <= off {
+			i++
+		}
+	}
+	return nil
+}
+
+// readShared reads pages that several address spaces share copy-on-write.
+// process_vm_readv pins what it reads, and since Linux 5.19 pinning such a page
+// gives the task a copy of its own (gup_must_unshare, mm/gup.c): the sharing
+// would be lost by looking. /proc/PID/mem does not pin.
+func (o *Outgoing) readShared(pid int, b []byte, at uint64) error {
+	f, ok := o.mems.Load(pid)
+	if !ok {
+		n, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+		if err != nil {
+			return err
+		}
+		if f, ok = o.mems.LoadOrStore(pid, n); ok {
+			n.Close()
+		}
+	}
+	if _, err := f.(*os.File).ReadAt(b, int64(at)); err != nil {
+		return fmt.Errorf("pid %d: memory at %#x: %w", pid, at, err)
+	}
+	return nil
+}
+
+// preadFull reads b whole; what lies behind the object's end is zero.
+func preadFull(fd int, b []byte, off int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pread(fd, b, off)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("shared memory object at %#x: %w", off, err)
+		}
+		if n == 0 {
+			clear(b)
+			return nil
+		}
+		b, off = b[n:], off+int64(n)
+	}
+	return nil
+}
+
+// readTask copies ranges of a task. Areas without read permission answer EFAULT
+// to process_vm_readv; /proc/PID/mem reads them.
+func readTask(pid int, b []byte, ranges []sys.Range) error {
+	n, err := sys.ReadMemV(pid, b, ranges)
+	if err == nil && n == len(b) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, unix.EFAULT) {
+		return fmt.Errorf("pid %d: memory at %#x: %w", pid, ranges[0].Addr, err)
+	}
+	mem, merr := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if merr != nil {
+		return fmt.Errorf("pid %d: memory at %#x: %w", pid, ranges[0].Addr, merr)
+	}
+	defer mem.Close()
+	for _, r := range ranges {
+		if uint64(n) >= r.Len {
+			n -= int(r.Len)
+			b = b[r.Len:]
+			continue
+		}
+		if _, err := mem.ReadAt(b[n:r.Len], int64(r.Addr)+int64(n)); err != nil {
+			return fmt.Errorf("pid %d: memory at %#x: %w", pid, r.Addr, err)
+		}
+		b, n = b[r.Len:], 0
+	}
+	return nil
+}

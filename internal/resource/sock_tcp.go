@@ -1,0 +1,339 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	tcp_stream "github.com/checkpoint-restore/go-criu/v8/crit/images/tcp-stream"
+
+	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/sys/sockdiag"
+)
+
+// TCP (tcp(7), include/uapi/linux/tcp.h). Of a listener there is a backlog and a
+// queue of connections that were not accepted; of a connection its state, what
+// was received and not read, what was sent and not received. Nothing else needs
+// to be kept of a connection both ends of which are in the tree: while all tasks
+// stand still the bytes on their way from one to the other are those that the
+// receiver has and the program did not read, and those that the sender still
+// holds and the receiver does not have.
+//
+// What was received is read with MSG_PEEK. What the sender holds can be read only
+// in repair mode (TCP_REPAIR, Linux 3.5, needs CAP_NET_ADMIN); nearly always it
+// holds nothing, and the mode is not used.
+//
+// Each end has a record in the part tcp-stream/INODE: tcp_stream_entry and behind
+// it the bytes received, then those sent. Sequence numbers are the connection's
+// own when they had to be read, else made up; no program sees them.
+type tcpSock struct {
+	info    *unix.TCPInfo
+	wscale  uint8 // that of sending in the low half, of receiving in the high
+	revents int16
+	inq     int // bytes to read
+	outq    int // sequence numbers not yet acknowledged
+	peer    *inetSock
+	done    bool
+}
+
+// sentFIN tells whether the end of the stream has been sent, or is queued.
+func sentFIN(state int) bool {
+	switch state {
+	case stateFinWait1, stateFinWait2, stateClosing, stateLastAck, stateTimeWait:
+		return true
+	}
+	return false
+}
+
+// gotFIN tells whether the end of the peer's stream has been received.
+func gotFIN(state int) bool {
+	switch state {
+	case stateCloseWait, stateClosing, stateLastAck, stateTimeWait:
+		return true
+	}
+	return false
+}
+
+// unackedFIN tells whether the end was sent and not acknowledged: it takes a
+// sequence number.
+func unackedFIN(state int) bool {
+	return state == stateFinWait1 || state == stateClosing || state == stateLastAck
+}
+
+func (s *inetSock) state() int { return int(s.entry.GetState()) }
+
+// collectTCP reads TCP's state. ok is false when the socket is refused.
+func (s *inetSock) collectTCP(d *Dump, fd int, st *sockState) (ok bool, err error) {
+	t := &tcpSock{}
+	s.tcp = t
+	level := unix.IPPROTO_TCP
+	if t.info, err = unix.GetsockoptTCPInfo(fd, level, unix.TCP_INFO); err != nil {
+		return false, fmt.Errorf("TCP_INFO: %w", err)
+	}
+	var raw [8]byte // x/sys has no name for the byte of bit fields
+	if _, err := sys.Getsockopt(fd, level, unix.TCP_INFO, raw[:]); err != nil {
+		return false, fmt.Errorf("TCP_INFO: %w", err)
+	}
+	t.wscale = raw[6]
+	state := int(t.info.State)
+	s.entry.State = proto.Uint32(uint32(state))
+	if s.sock.proto == unix.IPPROTO_MPTCP && state != stateListen && state != stateClose {
+		d.Refusal(s.f, "an MPTCP connection", "close it before the checkpoint, or run the program without MPTCP")
+		return false, nil
+	}
+	if ulp, err := unix.GetsockoptString(fd, level, unix.TCP_ULP); err == nil && ulp != "" && ulp != "mptcp" {
+		d.Refusal(s.f, "a connection that the kernel itself encrypts or frames ("+ulp+")", "close it before the checkpoint")
+		return false, nil
+	}
+	if st.listen = state == stateListen; st.listen {
+		s.entry.Backlog = proto.Uint32(t.info.Sacked)
+		return true, nil
+	}
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLPRI | unix.POLLRDHUP | unix.POLLOUT}}
+	if _, err := unix.Poll(p, 0); err != nil {
+		return false, fmt.Errorf("poll: %w", err)
+	}
+	t.revents = p[0].Revents
+	st.closed = state == stateClose && t.revents&unix.POLLRDHUP == 0
+	if s.sock.proto == unix.IPPROTO_MPTCP {
+		return true, nil
+	}
+	if t.revents&unix.POLLPRI != 0 {
+		d.NotNow(s.f, "urgent data (MSG_OOB) waits to be read", "let the program read it first")
+		return false, nil
+	}
+	if state == stateSynRecv {
+		d.NotNow(s.f, "a connection by TCP Fast Open that is not yet complete", "try again in a moment")
+		return false, nil
+	}
+	x := d.sockExtra(s.f)
+	if t.revents&unix.POLLERR != 0 {
+		x.Error = proto.Bool(true)
+	}
+	if t.inq, err = unix.IoctlGetInt(fd, unix.SIOCINQ); err != nil {
+		return false, fmt.Errorf("SIOCINQ: %w", err)
+	}
+	if t.outq, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil {
+		return false, fmt.Errorf("SIOCOUTQ: %w", err)
+	}
+	x.Data = proto.Uint32(s.tcpBits())
+	return true, nil
+}
+
+// What sock_extra.data says of TCP.
+const (
+	tcpOver    = 1 << iota // it was connected, and that is over
+	tcpRefused             // the connection was never there
+	tcpShutRD              // shut down for reading, by its own side
+)
+
+func (s *inetSock) tcpBits() (bits uint32) {
+	hup := s.tcp.revents&unix.POLLRDHUP != 0
+	switch state := s.state(); {
+	case state == stateClose && hup:
+		bits |= tcpOver
+		if i := s.tcp.info; i.Rtt == 0 && i.Bytes_acked == 0 && i.Options == 0 {
+			bits |= tcpRefused // nothing was ever agreed on, nor acknowledged
+		}
+	case hup && !gotFIN(state):
+		bits |= tcpShutRD
+	}
+	return bits
+}
+
+// completeTCP pairs the connections and saves what is on its way.
+func (d *Dump) completeTCP(u *inetDump) error {
+	type key struct{ a, b netip.AddrPort }
+	conns := map[key]*inetSock{}
+	for _, s := range u.order {
+		if s.tcp != nil && s.dst.addr.IsValid() {
+			conns[key{s.src.same(), s.dst.same()}] = s
+		}
+	}
+	for _, s := range u.order {
+		if s.tcp == nil || s.f.Entry == nil || s.tcp.done || s.sock.proto == unix.IPPROTO_MPTCP {
+			continue
+		}
+		state := s.state()
+		var err error
+		switch {
+		case state == stateListen, state == stateSynSent:
+		case state == stateClose:
+			if s.tcp.inq > 0 {
+				err = d.saveStream(s, nil)
+			}
+		case conns[key{s.dst.same(), s.src.same()}] != nil:
+			p := conns[key{s.dst.same(), s.src.same()}]
+			if p.f.Entry == nil {
+				continue // refused
+			}
+			s.tcp.peer, p.tcp.peer = p, s
+			d.sockExtra(s.f).Peer, d.sockExtra(p.f).Peer = p.entry.Ino, s.entry.Ino
+			err = d.saveStream(s, p)
+			p.tcp.done = true
+		default:
+			err = d.tcpWithoutPeer(u, s)
+		}
+		if err != nil {
+			return fmt.Errorf("pid %d: %s (%s to %s): %w", s.f.PID, s.f, s.src, s.dst, err)
+		}
+		s.tcp.done = true
+	}
+	for _, s := range u.order {
+		if s.tcp != nil && s.f.Entry != nil && s.state() == stateListen {
+			d.tcpBacklog(s)
+		}
+	}
+	return nil
+}
+
+// tcpWithoutPeer deals with a connection whose other end is no file of the tree:
+// not accepted yet, closed, or outside.
+func (d *Dump) tcpWithoutPeer(u *inetDump, s *inetSock) error {
+	outside := func(who, remedy string) error {
+		d.Refusal(s.f, fmt.Sprintf("a TCP connection from %s to %s, %s", s.src, s.dst, who), remedy)
+		return nil
+	}
+	const remedy = "close the connection before the checkpoint (connections to the outside are not saved yet)"
+	if !isLocal(d, s.dst.addr) {
+		return outside("outside this machine", remedy)
+	}
+	g, err := sockdiag.GetTCP(s.dst.same(), s.src.same(), s.dst.scope)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	there := err == nil && g.State != stateListen && g.Dst.Port() == s.src.port
+	state := s.state()
+	switch {
+	case there && g.Ino != 0:
+		return outside("of "+holderOf(uint64(g.Ino))+", outside the tree", "checkpoint that process too, or close the connection")
+	case there && !sentFIN(int(g.State)):
+		return d.tcpUnaccepted(u, s, &g, outside)
+	case !there && !gotFIN(state):
+		return outside("whose other end is missing", "close it before the checkpoint")
+	case there && unackedFIN(int(g.State)) && g.WQueue > 1:
+		d.NotNow(s.f, "its peer closed it with data that this end has no room for yet", "let the program read from it first")
+		return nil
+	}
+	d.sockExtra(s.f).PeerGone = proto.Bool(true)
+	return d.saveStream(s, nil)
+}
+
+// tcpUnaccepted deals with a connection that waits in a listener's queue.
+func (d *Dump) tcpUnaccepted(u *inetDump, s *inetSock, g *sockdiag.Inet, outside func(who, remedy string) error) error {
+	var l *inetSock
+	for _, c := range u.order {
+		if c.tcp == nil || c.state() != stateListen || c.src.port != s.dst.port {
+			continue
+		}
+		if c.src.same() == s.dst.same() || (l == nil && c.src.addr.IsUnspecified()) {
+			l = c
+		}
+	}
+	if l == nil {
+		return outside("not accepted by whoever listens there, outside the tree", "checkpoint that process too, or close the connection")
+	}
+	if g.RQueue != 0 || s.tcp.outq > 0 || sentFIN(s.state()) {
+		d.NotNow(s.f, "it has sent data over a connection that nobody has accepted yet", "let the program accept it first")
+		return nil
+	}
+	x := d.sockExtra(l.f)
+	x.Pending = append(x.Pending, s.entry.GetIno())
+	d.sockExtra(s.f).Peer = l.entry.Ino
+	return nil
+}
+
+// tcpBacklog checks that every connection in a listener's queue is known.
+func (d *Dump) tcpBacklog(l *inetSock) {
+	n := int(l.tcp.info.Unacked) - len(d.sockExtra(l.f).GetPending())
+	if n > 0 {
+		d.NotNow(l.f, fmt.Sprintf("%d connections from outside the tree, or whose client has closed them, wait to be accepted", n), "let the program accept them first")
+	}
+}
+
+// saveStream saves what is on its way in both directions of a connection. peer
+// is nil when it is closed: what was sent to it is of no use to anyone.
+func (d *Dump) saveStream(s, peer *inetSock) error {
+	if peer != nil && (s.unacked() > 0 || peer.unacked() > 0) {
+		return d.saveRepaired(s, peer)
+	}
+	for _, x := range []*inetSock{s, peer} {
+		if x == nil {
+			continue
+		}
+		in, err := d.peekTCP(x)
+		if err != nil {
+			return err
+		}
+		d.addStream(x, in, nil, madeUpSeq, madeUpSeq)
+	}
+	return nil
+}
+
+// unacked gives how many bytes were sent, or are to be, and not acknowledged.
+func (s *inetSock) unacked() int {
+	n := s.tcp.outq
+	if unackedFIN(s.state()) {
+		n--
+	}
+	return n
+}
+
+// madeUpSeq is the sequence number of connections whose own was not read.
+const madeUpSeq = 1 << 28
+
+// peekTCP reads what waits in a connection.
+func (d *Dump) peekTCP(s *inetSock) (b []byte, err error) {
+	fd, done, err := s.f.borrow()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if off, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF); err == nil && off >= 0 {
+		// Of TCP since Linux 6.9.
+		back, err := d.guarded(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, -1, off)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, back()) }()
+	}
+	return peekStream(fd)
+}
+
+// peekStream reads all that waits in a TCP socket. It never reads beyond: an
+// error that waits there would be told.
+func peekStream(fd int) ([]byte, error) {
+	for range 100 {
+		n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+		if err != nil || n == 0 {
+			return nil, err
+		}
+		b := make([]byte, n)
+		got, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err != nil {
+			return nil, fmt.Errorf("peeking at %d bytes: %w", n, err)
+		}
+		if now, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err == nil && now == got {
+			return b[:got], nil
+		}
+	}
+	return nil, errors.New("what waits to be read does not come to rest")
+}
+
+// addStream puts an end of a connection into the image. The sequence numbers are
+// those behind the last byte received and sent.
+func (d *Dump) addStream(s *inetSock, in, out []byte, inSeq, outSeq uint32) {
+	i := s.tcp.info
+	e := &tcp_stream.TcpStreamEntry{
+		InqLen: proto.Uint32(uint32(len(in))), InqSeq: proto.Uint32(inSeq),
+		OutqLen: proto.Uint32(uint32(len(out))), OutqSeq: proto.Uint32(outSeq),
+		OptMask: proto.Uint32(uint32(i.Options)), SndWscale: proto.Uint32(uint32(s.tcp.wscale & 0xf)),
+		RcvWscale: proto.Uint32(uint32(s.tcp.wscale >> 4)), MssClamp: proto.Uint32(max(i.Advmss, i.Snd_mss)),
+		UnsqLen: proto.Uint32(0),
+	}
+	d.Image.Add(image.Of("tcp-stream", int(s.entry.GetIno())), e, append(append([]byte(nil), in...), out...)...)
+}
