@@ -1,0 +1,120 @@
+package rebuild
+
+import (
+	"fmt"
+
+	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+
+	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/tracee"
+	"github.com/fermata-cr/fermata/internal/waits"
+)
+
+// Results of an interrupted system call (include/linux/errno.h).
+const (
+	errRestartSys    = -512
+	errRestartNoIntr = -513
+	errRestartNoHand = -514
+	errRestartBlock  = -516
+)
+
+func regsOf(c *criu_core.CoreEntry) sys.Regs {
+	g := c.GetThreadInfo().GetGpregs()
+	return sys.Regs{
+		R15: g.GetR15(), R14: g.GetR14(), R13: g.GetR13(), R12: g.GetR12(), Rbp: g.GetBp(), Rbx: g.GetBx(),
+		R11: g.GetR11(), R10: g.GetR10(), R9: g.GetR9(), R8: g.GetR8(), Rax: g.GetAx(), Rcx: g.GetCx(), Rdx: g.GetDx(),
+		Rsi: g.GetSi(), Rdi: g.GetDi(), Orig_rax: g.GetOrigAx(), Rip: g.GetIp(), Cs: g.GetCs(), Eflags: g.GetFlags(),
+		Rsp: g.GetSp(), Ss: g.GetSs(), Fs_base: g.GetFsBase(), Gs_base: g.GetGsBase(),
+		Ds: g.GetDs(), Es: g.GetEs(), Fs: g.GetFs(), Gs: g.GetGs(),
+	}
+}
+
+// leave takes the executor out of every thread of a process and the region out
+// of its address space, and gives the threads their registers. insn is a
+// `syscall` of its own text.
+func (b *builder) leave(p *proc, insn uint64) error {
+	all := make([]*tracee.Executor, len(p.threads))
+	for i, t := range p.threads {
+		all[i] = t.exec
+	}
+	if err := tracee.Halt(all...); err != nil {
+		return err
+	}
+	for _, t := range p.threads {
+		regs := regsOf(t.core)
+		args := [6]uint64{regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9}
+		t.exec.Reset()
+		at, buf := t.exec.Data(16)
+		if err := sys.SetXstate(t.exec.TID, t.extra.GetXstate()); err != nil {
+			return fmt.Errorf("thread %d: extended state: %w", t.tid, err)
+		}
+		if int64(regs.Orig_rax) >= 0 {
+			switch int64(regs.Rax) {
+			case errRestartSys, errRestartNoIntr, errRestartNoHand:
+				regs.Rip -= 2
+				regs.Rax = regs.Orig_rax
+				regs.Orig_rax = ^uint64(0)
+			case errRestartBlock:
+				armed, err := b.arm(t, insn, args, at, buf)
+				if err != nil {
+					return fmt.Errorf("thread %d: interrupted call: %w", t.tid, err)
+				}
+				if !armed {
+					regs.Rip -= 2
+					regs.Rax = regs.Orig_rax
+					if nr := t.extra.GetRestart().GetNr(); nr != 0 {
+						regs.Rax = uint64(nr)
+					}
+					regs.Orig_rax = ^uint64(0)
+				}
+			default:
+				regs.Orig_rax = ^uint64(0)
+			}
+		}
+		t.regs = regs
+	}
+	if b.lastOf(p) {
+		if err := b.region.Leave(p.host(), insn); err != nil {
+			return fmt.Errorf("pid %d: leaving: %w", p.pid, err)
+		}
+	}
+	for _, t := range p.threads {
+		if err := sys.SetRegs(t.exec.TID, &t.regs); err != nil {
+			return fmt.Errorf("thread %d: registers: %w", t.tid, err)
+		}
+	}
+	return nil
+}
+
+// unmask gives the threads of a process their signal masks; until then
+// everything is blocked.
+func (b *builder) unmask(p *proc) error {
+	for _, t := range p.threads {
+		if err := sys.SetSigmask(t.exec.TID, t.core.GetThreadCore().GetBlkSigset()); err != nil {
+			return fmt.Errorf("thread %d: mask: %w", t.tid, err)
+		}
+	}
+	return nil
+}
+
+// arm makes a thread's restart block: it begins the call with the time that
+// remained, is interrupted at once, and will go on through restart_syscall as
+// if it had never been away. The registers it finally gets say so.
+func (b *builder) arm(t *thread, insn uint64, args [6]uint64, at uint64, buf []byte) (bool, error) {
+	nr, a, ts, ok := restartFor(t.extra.GetRestart(), args, at)
+	if !ok {
+		return false, nil
+	}
+	copy(buf, ts)
+	r, err := tracee.CallAt(t.exec.TID, insn, nr, a)
+	if err != nil {
+		return false, err
+	}
+	if r == errRestartBlock {
+		t.wait = &waits.Wait{TID: t.exec.TID, Nr: nr, Args: args, Until: waits.Now() + t.extra.GetRestart().GetRemainingNs()}
+		return true, nil
+	}
+	// Anything else than an interrupted call means that it would not block:
+	// issued again by the program, it says so itself.
+	return false, nil
+}

@@ -1,0 +1,9 @@
+//go:build !amd64
+
+package rebuild
+
+import "github.com/fermata-cr/fermata/internal/sys"
+
+func (b *builder) leave(*proc, uint64) error { return sys.ErrArch }
+
+func (b *builder) unmask(*proc) error { return sys.ErrArch }
