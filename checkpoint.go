@@ -1,0 +1,517 @@
+package fermata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fermata-cr/fermata/internal/collect"
+	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/faultpoint"
+	"github.com/fermata-cr/fermata/internal/guardian"
+	"github.com/fermata-cr/fermata/internal/journal"
+	"github.com/fermata-cr/fermata/internal/memory"
+	"github.com/fermata-cr/fermata/internal/procfs"
+	"github.com/fermata-cr/fermata/internal/repo"
+	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/tracee"
+)
+
+// Checkpoint saves the tree rooted at pid into the directory o.To. Unless
+// o.After says otherwise the program goes on, and nothing it can see has
+// changed. The checkpoint appears under its name only once it is whole.
+//
+// Errors: ErrNotFound, ErrPermission, ErrUsage (own pid or an ancestor; o.To
+// exists), ErrRefused (*RefusedError has every reason), ErrTimeout; whatever
+// fails, and when ctx ends, the program goes on as it was and nothing is left.
+func Checkpoint(ctx context.Context, pid int, o CheckpointOptions) (*CheckpointResult, error) {
+	type outcome struct {
+		res *CheckpointResult
+		err error
+	}
+	ch := make(chan outcome, 1)
+	// A goroutine of its own: its OS thread is the tracer, and is given up
+	// with it if it cannot be left clean.
+	go func() {
+		runtime.LockOSThread()
+		res, err := attempts(ctx, pid, o)
+		if err == nil {
+			runtime.UnlockOSThread()
+		}
+		ch <- outcome{res, err}
+	}()
+	out := <-ch
+	return out.res, permitted(out.err)
+}
+
+// patience is for how long a checkpoint is tried again when all that stands in
+// its way is something that the program is about to put right.
+const patience = 2 * time.Second
+
+// attempts carries a checkpoint out, once more where it may help. Between two
+// attempts the program runs, for longer each time.
+func attempts(ctx context.Context, pid int, o CheckpointOptions) (*CheckpointResult, error) {
+	began := time.Now()
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		c := &checkpoint{ctx: ctx, opt: o, began: began}
+		res, err := c.run(pid)
+		var refused *fault.RefusedError
+		if !errors.As(err, &refused) || !refused.Passing() || time.Since(began)+pause > patience {
+			return res, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// checkpoint is one checkpoint on its way.
+type checkpoint struct {
+	ctx     context.Context
+	opt     CheckpointOptions
+	began   time.Time
+	roots   []int
+	exclude map[int]bool
+	tree    *tracee.Tree
+	col     *collect.Collector
+	out     *memory.Outgoing
+	draft   *draft
+	spare   []byte // for the memory of a small program
+	watch   *guardian.Watch
+	frozen  time.Duration
+	done    atomic.Int64
+	notes   []string
+}
+
+func (c *checkpoint) progress(phase string, done, total int64) {
+	if c.opt.Progress != nil {
+		c.opt.Progress(Progress{phase, done, total})
+	}
+}
+
+func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
+	if err := c.findRoots(pid); err != nil {
+		return nil, err
+	}
+	if c.opt.To == "" {
+		if c.opt.To, err = newPlace(c.roots[0]); err != nil {
+			return nil, err
+		}
+	}
+	if c.draft, err = newDraft(c.opt.To); err != nil {
+		return nil, err
+	}
+	go collect.Warm()
+	c.watch = guardian.Begin()
+	defer c.watch.Close()
+	defer func() {
+		if err != nil {
+			c.draft.discard()
+		}
+	}()
+	var prepared sync.WaitGroup
+	if c.opt.After == AfterResume {
+		prepared.Go(func() { c.prepare(collect.Private(c.roots)) })
+		defer c.giveUp()
+	}
+	survey := collect.Look(c.roots, c.exclude)
+	prepared.Wait()
+	if err := c.guarded(); err != nil {
+		return nil, err
+	}
+	c.progress("freeze", 0, 0)
+	c.tree, err = tracee.Freeze(c.roots, tracee.FreezeOptions{Timeout: c.opt.Timeout, Exclude: c.exclude, Journal: c.watch.Journal()})
+	if err != nil {
+		return nil, err
+	}
+	thawed := false
+	defer func() {
+		if c.col != nil {
+			if cerr := c.col.Close(); cerr != nil && err == nil {
+				err = cerr
+			}
+		}
+		if !thawed {
+			if terr := c.tree.Thaw(); terr != nil && err == nil {
+				err = terr
+			}
+		}
+	}()
+	if !slices.ContainsFunc(c.roots, func(r int) bool {
+		p := c.tree.Process(r)
+		return p != nil && !p.Zombie
+	}) {
+		return nil, fault.Errorf(fault.ErrNotFound, "pid %d ended before it could be stopped", pid)
+	}
+	if c.col, err = collect.New(c.tree, survey); err != nil {
+		return nil, err
+	}
+	c.draft.attach(c.col, c.opt)
+	if g := c.watch.Guardian(); g != nil {
+		c.col.Files.Guard, c.col.Files.GuardTerminal = g.Sockopt, g.Terminal
+		c.col.Files.GuardLink = func(name string, dev, ino uint64) {
+			c.watch.Journal().AddText(journal.Link, name, dev, ino)
+		}
+	}
+	c.progress("collect", 0, int64(len(c.tree.Processes)))
+	if err := c.col.Collect(); err != nil {
+		return nil, err
+	}
+	if err := c.col.Refuse.Err(); err != nil {
+		return nil, err
+	}
+	if c.out, err = c.col.Memory(); err != nil {
+		return nil, err
+	}
+	defer c.out.Close()
+	if err := c.ctx.Err(); err != nil {
+		return nil, err
+	}
+	mono, boot, real := c.col.Clocks()
+	// From here on no executor is needed: the tasks stand still with their own
+	// registers, whatever becomes of this process.
+	if err := c.col.Release(); err != nil {
+		return nil, err
+	}
+	if err := c.col.Pending(); err != nil {
+		return nil, err
+	}
+	if err := c.col.Files.Commit(); err != nil {
+		return nil, err
+	}
+
+	var noted sync.WaitGroup
+	defer noted.Wait()
+	thaw := func() error {
+		if thawed {
+			return nil
+		}
+		thawed = true
+		c.frozen = time.Since(c.tree.Began())
+		defer c.watch.Patience(0)
+		switch c.opt.After {
+		case AfterStop:
+			return c.tree.ThawStopped()
+		case AfterKill:
+			// Connections within the tree shall not outlive it.
+			done, err := c.col.Files.BeforeKill()
+			if err != nil {
+				c.notes = append(c.notes, err.Error())
+			}
+			defer done()
+			return c.tree.Kill()
+		}
+		err := c.tree.Thaw()
+		// Whether or not this becomes a checkpoint, the calls were interrupted.
+		noted.Go(c.col.NoteWaits)
+		return err
+	}
+	var mem []byte
+	if total := c.out.Total(); c.opt.After == AfterResume && total <= bufferMax && !c.draft.hasFiles() {
+		// Small: into memory, and the program goes on while it is written.
+		if mem, err = c.buffer(total); err != nil {
+			return nil, err
+		}
+		if err := thaw(); err != nil {
+			return nil, err
+		}
+	}
+	if !thawed {
+		c.watch.Patience(heldMax)
+	}
+	if err := c.draft.writePages(c, mem); err != nil {
+		return nil, err
+	}
+	if !thawed && c.draft.hasFiles() {
+		c.watch.Patience(contentMax)
+	}
+	if err := c.draft.writeFiles(); err != nil {
+		return nil, err
+	}
+	if c.opt.After == AfterResume {
+		if err := thaw(); err != nil {
+			return nil, err
+		}
+	}
+	if c.frozen == 0 {
+		c.frozen = time.Since(c.tree.Began())
+	}
+	if err := c.ctx.Err(); err != nil {
+		return nil, err
+	}
+	c.progress("publish", 0, 0)
+	if err := c.draft.publish(c, mono, boot, real); err != nil {
+		return nil, err
+	}
+	res := c.result()
+	if err := thaw(); err != nil {
+		return nil, fmt.Errorf("the checkpoint %s is whole, but: %w", c.opt.To, err)
+	}
+	if c.opt.After == AfterKill {
+		res.Notes = append(res.Notes, c.awaitFree()...)
+	}
+	res.Frozen, res.Total = c.frozen, time.Since(c.began)
+	return res, nil
+}
+
+// guarded waits until the guardian is there, and lets it know how long the
+// target may be held without progress.
+func (c *checkpoint) guarded() error {
+	if err := c.watch.Ready(); err != nil {
+		// Only what it would clear away is at stake, not the program.
+		c.notes = append(c.notes, fmt.Sprintf("no guardian could be started: should fermata be killed, it leaves traces (%v)", err))
+	}
+	c.exclude[c.watch.Guardian().PID()] = true
+	c.draft.journal = c.watch.Journal()
+	c.watch.Patience(c.opt.Timeout + heldMax)
+	faultpoint.At("guarded")
+	return c.ctx.Err()
+}
+
+const (
+	// heldMax is how long each part of the work on a stopped tree may take.
+	heldMax = 30 * time.Second
+	// contentMax is the same for the content of one file.
+	contentMax = 10 * time.Minute
+)
+
+// newPlace gives an unused name in the default repository.
+func newPlace(pid int) (string, error) {
+	r, err := repo.Default()
+	if err != nil {
+		return "", err
+	}
+	if err := r.Create(); err != nil {
+		return "", err
+	}
+	comm, err := procfs.ReadComm(pid, 0)
+	if err != nil {
+		return "", err
+	}
+	name, err := r.NewName(comm, pid)
+	if err != nil {
+		return "", err
+	}
+	return r.Path(name)
+}
+
+// bufferMax is up to how many bytes of memory are taken into a buffer, so that
+// the program goes on before they are written.
+const bufferMax = 32 << 20
+
+// prepare makes a buffer for about as many bytes before the freeze: taking
+// fresh memory from the kernel costs as much as filling it.
+func (c *checkpoint) prepare(n uint64) {
+	if n > bufferMax {
+		return
+	}
+	if buf, err := fresh(n + n/8 + 256<<10); err == nil {
+		c.spare = buf
+	}
+}
+
+// giveUp frees the buffer.
+func (c *checkpoint) giveUp() {
+	if c.spare != nil {
+		unix.Munmap(c.spare)
+		c.spare = nil
+	}
+}
+
+// buffer reads all of the target's memory that is to be saved.
+func (c *checkpoint) buffer(total uint64) ([]byte, error) {
+	if uint64(len(c.spare)) < total {
+		c.giveUp()
+		var err error
+		if c.spare, err = fresh(total); err != nil {
+			return nil, err
+		}
+	}
+	buf := c.spare[:total:total]
+	if total == 0 {
+		return buf, nil
+	}
+	return buf, c.out.Fill(0, buf)
+}
+
+// fresh gives memory that is there, not only promised.
+func fresh(n uint64) ([]byte, error) {
+	buf, err := unix.Mmap(-1, 0, int(max(n, 1)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("a buffer of %d bytes: %w", n, err)
+	}
+	return buf, nil
+}
+
+// findRoots gathers the processes whose trees are meant.
+func (c *checkpoint) findRoots(pid int) error {
+	self := tracee.Self()
+	c.exclude = map[int]bool{os.Getpid(): true}
+	seen := map[int]bool{}
+	add := func(pid int) error {
+		if seen[pid] {
+			return nil
+		}
+		seen[pid] = true
+		if pid <= 0 {
+			return fault.Errorf(fault.ErrUsage, "%d is not a pid", pid)
+		}
+		if self[pid] {
+			return fault.Errorf(fault.ErrUsage, "pid %d is fermata itself or an ancestor of it", pid)
+		}
+		st, err := procfs.ReadStat(pid, 0)
+		if err != nil {
+			if procfs.IsGone(err) {
+				return fault.Errorf(fault.ErrNotFound, "no process %d", pid)
+			}
+			return err
+		}
+		if st.State == 'Z' && st.NumThreads < 2 {
+			return fault.Errorf(fault.ErrNotFound, "pid %d (%s) has ended; its parent, pid %d, has not waited for it", pid, st.Comm, st.PPid)
+		}
+		if status, err := procfs.ReadStatus(pid, 0); err == nil {
+			if !status.HasMM && st.State != 'Z' {
+				return fault.Errorf(fault.ErrPermission, "pid %d (%s) is a kernel thread: it has no program to save", pid, st.Comm)
+			}
+			if status.Tgid != pid {
+				return fault.Errorf(fault.ErrUsage, "%d is a thread of process %d: give that", pid, status.Tgid)
+			}
+		}
+		c.roots = append(c.roots, pid)
+		return nil
+	}
+	for _, p := range append([]int{pid}, c.opt.ExtraRoots...) {
+		if p == 0 && (c.opt.Session != 0 || c.opt.Cgroup != "") {
+			continue
+		}
+		if err := add(p); err != nil {
+			return err
+		}
+	}
+	more, err := members(c.opt.Session, c.opt.Cgroup)
+	if err != nil {
+		return err
+	}
+	for _, p := range more {
+		if self[p] {
+			continue
+		}
+		if err := add(p); err != nil && !errors.Is(err, fault.ErrNotFound) {
+			return err
+		}
+	}
+	if len(c.roots) == 0 {
+		return fault.Errorf(fault.ErrNotFound, "no process is meant")
+	}
+	c.roots = topmost(c.roots)
+	return nil
+}
+
+// members gives the processes of a session and of a cgroup.
+func members(session int, cgroup string) (out []int, err error) {
+	if session != 0 {
+		all, err := procfs.ReadProcesses()
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range all {
+			if st, err := procfs.ReadStat(p, 0); err == nil && st.Session == session && st.State != 'Z' {
+				out = append(out, p)
+			}
+		}
+		if len(out) == 0 {
+			return nil, fault.Errorf(fault.ErrNotFound, "no process in session %d", session)
+		}
+	}
+	if cgroup != "" {
+		found := false
+		err := filepath.WalkDir(cgroup, func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.Name() != "cgroup.procs" {
+				return err
+			}
+			found = true
+			b, err := os.ReadFile(path)
+			for _, f := range strings.Fields(string(b)) {
+				var p int
+				if _, err := fmt.Sscan(f, &p); err == nil {
+					out = append(out, p)
+				}
+			}
+			return err
+		})
+		if err != nil || !found {
+			return nil, fault.Errorf(fault.ErrNotFound, "%s is not a cgroup directory (%v)", cgroup, err)
+		}
+	}
+	return out, nil
+}
+
+// topmost drops the roots that are below others.
+func topmost(roots []int) (out []int) {
+	in := map[int]bool{}
+	for _, r := range roots {
+		in[r] = true
+	}
+	for _, r := range roots {
+		below := false
+		for p := r; p > 1; {
+			st, err := procfs.ReadStat(p, 0)
+			if err != nil {
+				break
+			}
+			if p = st.PPid; in[p] {
+				below = true
+				break
+			}
+		}
+		if !below {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func (c *checkpoint) result() *CheckpointResult {
+	r := &CheckpointResult{Ref: c.opt.To, Bytes: c.draft.bytes, Notes: append(c.notes, c.col.Notes...)}
+	for _, p := range c.tree.Processes {
+		r.PIDs = append(r.PIDs, p.PID)
+		r.Tasks++
+		r.Threads += max(len(p.Threads), 1)
+	}
+	return r
+}
+
+// awaitFree waits until the pids of a killed tree are free, and says which are
+// not, and why.
+func (c *checkpoint) awaitFree() (notes []string) {
+	end := time.Now().Add(3 * time.Second)
+	pause := 50 * time.Microsecond
+	for _, p := range c.tree.Processes {
+		for {
+			st, err := procfs.ReadStat(p.PID, 0)
+			if err != nil {
+				break
+			}
+			if time.Now().After(end) {
+				parent, _ := procfs.ReadComm(st.PPid, 0)
+				notes = append(notes, fmt.Sprintf("pid %d is not free: its parent, pid %d (%s), has not waited for it", p.PID, st.PPid, parent))
+				break
+			}
+			sys.Nap(pause)
+			pause = min(2*pause, 2*time.Millisecond)
+		}
+	}
+	return notes
+}

@@ -1,0 +1,92 @@
+package fermata
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const lateEnv = "FERMATA_TEST_ACCEPT_AFTER"
+
+// A program that has sent data over a connection which it accepts only after a
+// while: nobody can save it before.
+func init() {
+	after, err := time.ParseDuration(os.Getenv(lateEnv))
+	if err != nil {
+		return
+	}
+	check := func(err error) {
+		if err != nil {
+			panic(err)
+		}
+	}
+	l, err := net.Listen("unix", "sock")
+	check(err)
+	c, err := net.Dial("unix", "sock")
+	check(err)
+	_, err = c.Write([]byte("hello"))
+	check(err)
+	check(os.WriteFile("ready", nil, 0o644))
+	for end := time.Now().Add(after); time.Now().Before(end); {
+		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
+	_, err = l.Accept()
+	check(err)
+	time.Sleep(time.Minute)
+	os.Exit(0)
+}
+
+func TestCheckpointWaitsForWhatPasses(t *testing.T) {
+	// What whoever started the tests left open is nothing to inherit.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		after time.Duration
+		ok    bool
+	}{{"accepted soon", 300 * time.Millisecond, true}, {"never accepted", time.Minute, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Dir, cmd.Env = dir, append(os.Environ(), lateEnv+"="+c.after.String())
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Wait()
+			defer cmd.Process.Kill()
+			for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+				if _, err := os.Stat(filepath.Join(dir, "ready")); err == nil {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatal("the program is not ready")
+				}
+			}
+			began := time.Now()
+			to := filepath.Join(dir, "saved")
+			_, err := Checkpoint(context.Background(), cmd.Process.Pid, CheckpointOptions{To: to})
+			took := time.Since(began)
+			var refused *RefusedError
+			switch {
+			case c.ok && err != nil:
+				t.Errorf("after %v: %v", took, err)
+			case !c.ok && !errors.As(err, &refused):
+				t.Errorf("after %v: %v, not a refusal", took, err)
+			case !c.ok && (took < patience/2 || took > 5*patience):
+				t.Errorf("refused after %v", took)
+			}
+			if _, serr := os.Stat(to); (serr == nil) != c.ok {
+				t.Errorf("the checkpoint's directory: %v", serr)
+			}
+		})
+	}
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fermata-cr/fermata"
+	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/repo"
+)
+
+func newCheckpoint() *cobra.Command {
+	var (
+		o          fermata.CheckpointOptions
+		to         string
+		kill, stop bool
+		asJSON     *bool
+	)
+	c := &cobra.Command{
+		Use:   "checkpoint [flags] PID...",
+		Short: "Save a running program with all its processes",
+		Long: paragraphs(`
+Saves the process PID with every descendant and every thread. Several PIDs, a
+session or a cgroup may be saved together: a job whose first process has ended
+leaves orphans that share pipes and sockets.
+
+The program is stopped for a moment, sees nothing of it and goes on, unless
+--kill or --stop says otherwise. If it cannot be saved, every reason is named
+and nothing is written. If anything fails, the program goes on as before.
+
+The last line of stdout is the REF of the new checkpoint.`),
+		Example: `  # save a program; it goes on
+  fermata checkpoint 4711
+
+  # save it under a name of your own, and end it
+  fermata checkpoint --to before-upgrade --kill 4711
+
+  # save it into a directory
+  fermata checkpoint --to /mnt/big/job1 4711
+
+  # save a whole session, orphans and all: a login, say, or a setsid job
+  fermata checkpoint --session 4700 --kill
+
+  # take the content of files it is writing along
+  fermata checkpoint --save-files 4711`,
+		ValidArgsFunction: completePIDs,
+		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case kill && stop:
+				return fault.Errorf(fault.ErrUsage, "--kill and --stop exclude each other")
+			case kill:
+				o.After = fermata.AfterKill
+			case stop:
+				o.After = fermata.AfterStop
+			}
+			return checkpoint(c, args, to, o, *asJSON)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&to, "to", "", "`REF` of the new checkpoint (default a new name in the repository)")
+	f.BoolVar(&kill, "kill", false, "end the program once the checkpoint is complete")
+	f.BoolVar(&stop, "stop", false, "leave the program stopped, as by SIGSTOP")
+	f.IntVar(&o.Session, "session", 0, "add every process of the session `SID`")
+	f.StringVar(&o.Cgroup, "cgroup", "", "add every process of the cgroup at `DIR` and below it")
+	f.BoolVar(&o.SaveFiles, "save-files", false, "put the content of files open for writing into the checkpoint")
+	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up when the program cannot be stopped within this `TIME`")
+	asJSON = jsonFlag(c)
+	return c
+}
+
+// checkpoint carries the verb out.
+func checkpoint(c *cobra.Command, args []string, to string, o fermata.CheckpointOptions, asJSON bool) error {
+	if o.Timeout <= 0 {
+		return fault.Errorf(fault.ErrUsage, "--timeout must be positive")
+	}
+	if o.Session < 0 {
+		return fault.Errorf(fault.ErrUsage, "--session: %d is no session id", o.Session)
+	}
+	var pids []int
+	for _, a := range args {
+		pid, err := parsePID(a)
+		if err != nil {
+			return err
+		}
+		pids = append(pids, pid)
+	}
+	first := 0
+	switch {
+	case len(pids) > 0:
+		first, o.ExtraRoots = pids[0], pids[1:]
+	case o.Session == 0 && o.Cgroup == "":
+		return fault.Errorf(fault.ErrUsage, "which program? Give a PID, --session or --cgroup")
+	}
+	ref, err := place(to, first, &o)
+	if err != nil {
+		return err
+	}
+	bar := newProgress(c.ErrOrStderr())
+	o.Progress = bar.callback()
+	ctx, w := watch(c.Context())
+	res, err := engineCheckpoint(ctx, first, o)
+	bar.done()
+	err = w.operationDone(err)
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	if asJSON {
+		out := *res
+		out.Ref = ref
+		return writeJSON(c.OutOrStdout(), struct {
+			fermata.CheckpointResult
+			Dir string `json:"dir"`
+		}{out, o.To})
+	}
+	showNotes(c.ErrOrStderr(), res.Notes)
+	if _, ok := terminal(c.ErrOrStderr()); ok {
+		fmt.Fprintf(c.ErrOrStderr(), "saved %s, %s, %s in %s; stopped for %s\n",
+			plural(res.Tasks, "process"), plural(res.Threads, "thread"), size(res.Bytes), short(res.Total), short(res.Frozen))
+	}
+	_, err = fmt.Fprintln(c.OutOrStdout(), ref)
+	return err
+}
+
+// place decides where the checkpoint goes and makes the repository when it goes
+// there. It gives the REF to tell the user.
+func place(to string, pid int, o *fermata.CheckpointOptions) (ref string, err error) {
+	command := "job"
+	if pid != 0 {
+		// Said here already, so that no repository is made for nobody.
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+		if errors.Is(err, os.ErrNotExist) {
+			return "", fault.Errorf(fault.ErrNotFound, "no process with pid %d", pid)
+		}
+		command = strings.TrimSuffix(string(b), "\n")
+	} else if o.Session != 0 {
+		pid = o.Session
+	}
+	r, err := repo.Default()
+	if err != nil && !repo.IsPath(to) {
+		return "", err
+	}
+	if to == "" {
+		if to, err = r.NewName(command, pid); err != nil {
+			return "", err
+		}
+	}
+	if o.To, err = r.Path(to); err != nil {
+		return "", err
+	}
+	if repo.IsPath(to) {
+		return to, nil
+	}
+	return to, r.Create()
+}
+
+// parsePID reads a process id.
+func parsePID(s string) (int, error) {
+	pid, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || pid <= 0 {
+		return 0, fault.Errorf(fault.ErrUsage, "%q is no pid", s)
+	}
+	return int(pid), nil
+}

@@ -1,0 +1,248 @@
+package fermata
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fermata-cr/fermata/internal/collect"
+	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/faultpoint"
+	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/journal"
+	"github.com/fermata-cr/fermata/internal/pagestore"
+	"github.com/fermata-cr/fermata/internal/rebuild"
+	"github.com/fermata-cr/fermata/internal/resource"
+	"github.com/fermata-cr/fermata/internal/tracee"
+)
+
+// Version is fermata's version, noted in every checkpoint.
+const Version = "0.1.0"
+
+// draft is a checkpoint that is not whole yet: a directory beside the final
+// one, under a name that no reader takes for a checkpoint.
+type draft struct {
+	final, dir string
+	made       bool
+	published  bool
+	pages      []*fm.StoreFile
+	saved      []*fm.SavedFile
+	contents   []content
+	files      *resource.Dump
+	bytes      int64
+	journal    *journal.Journal
+	debt       *journal.Entry
+	names      []*journal.Entry
+}
+
+type content struct {
+	name string
+	file *resource.File
+}
+
+// newDraft checks the place; nothing is written before the checkpoint is known
+// to be possible.
+func newDraft(final string) (*draft, error) {
+	final = filepath.Clean(final)
+	if _, err := os.Lstat(final); err == nil {
+		return nil, fault.Errorf(fault.ErrUsage, "%s exists already", final)
+	} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		return nil, err
+	}
+	parent := filepath.Dir(final)
+	st, err := os.Stat(parent)
+	if err != nil || !st.IsDir() {
+		return nil, fault.Errorf(fault.ErrUsage, "%s: no such directory", parent)
+	}
+	if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
+		return nil, fault.Wrap(fault.ErrPermission, fmt.Errorf("%s: %w", parent, err))
+	}
+	return &draft{final: final, dir: fmt.Sprintf("%s.partial-%d", final, os.Getpid())}, nil
+}
+
+// attach hears what the collection wants to travel in the checkpoint.
+func (d *draft) attach(c *collect.Collector, o CheckpointOptions) {
+	d.files = c.Files
+	c.Files.SaveFiles = o.SaveFiles
+	c.Files.Content = func(name string, f *resource.File) error {
+		d.contents = append(d.contents, content{name, f})
+		return nil
+	}
+	c.Files.MemfdContent = c.MemfdContent
+	c.Files.GuardLink = func(name string, dev, ino uint64) {
+		d.names = append(d.names, d.journal.AddText(journal.Link, name, dev, ino))
+	}
+}
+
+func (d *draft) hasFiles() bool { return len(d.contents) > 0 }
+
+func (d *draft) make() error {
+	if d.made {
+		return nil
+	}
+	// Known to the guardian before it is there; the inode afterwards.
+	dir, err := filepath.Abs(d.dir)
+	if err != nil {
+		return err
+	}
+	final, err := filepath.Abs(d.final)
+	if err != nil {
+		return err
+	}
+	d.debt = d.journal.AddText(journal.Draft, dir+"\x00"+final)
+	faultpoint.At("draft.make")
+	if err := os.Mkdir(d.dir, 0o700); err != nil {
+		d.debt.Done()
+		return err
+	}
+	faultpoint.At("draft.made")
+	d.made = true
+	var st unix.Stat_t
+	if err := unix.Lstat(d.dir, &st); err != nil {
+		return err
+	}
+	d.debt.Set(0, uint64(st.Dev))
+	d.debt.Set(1, st.Ino)
+	return nil
+}
+
+// writePages writes the memory: mem when it was read already, else straight out
+// of the tasks.
+func (d *draft) writePages(c *checkpoint, mem []byte) (err error) {
+	if err := d.make(); err != nil {
+		return err
+	}
+	total := c.out.Total()
+	d.bytes += int64(total)
+	done := func(n int64) {
+		faultpoint.At("draft.page")
+		d.journal.Beat()
+		c.progress("memory", c.done.Add(n), int64(total))
+	}
+	if mem != nil {
+		d.pages, err = pagestore.WriteMemory(d.dir, mem, done)
+		return err
+	}
+	d.pages, err = pagestore.Write(d.dir, total, func(off uint64, b []byte) error {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		return c.out.Fill(off, b)
+	}, done)
+	return err
+}
+
+// writeFiles copies the contents of files that travel in the checkpoint.
+func (d *draft) writeFiles() error {
+	for _, x := range d.contents {
+		faultpoint.At("draft.file")
+		d.journal.Beat()
+		path := filepath.Join(d.dir, x.name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		s, err := d.files.CopyContent(f, x.file)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return err
+		}
+		d.saved = append(d.saved, s)
+		d.bytes += int64(s.GetSize())
+	}
+	return nil
+}
+
+// publish writes the metadata, reads it back, and gives the checkpoint its
+// name.
+func (d *draft) publish(c *checkpoint, mono, boot, real int64) error {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return err
+	}
+	threads := 0
+	m := &fm.Manifest{
+		Version: proto.Uint32(image.Version), Tool: proto.String(Version), Arch: proto.String(runtime.GOARCH),
+		Kernel: proto.String(unix.ByteSliceToString(uts.Release[:])), BootId: proto.String(rebuild.BootID()),
+		Hostname: proto.String(unix.ByteSliceToString(uts.Nodename[:])), CreatedNs: proto.Int64(real),
+		MonotonicNs: proto.Int64(mono), BoottimeNs: proto.Int64(boot),
+		Tasks: proto.Uint32(uint32(len(c.tree.Processes))), PageBytes: proto.Uint64(c.out.Total()),
+		Stores: d.pages, Saved: d.saved, FrozenNs: proto.Uint64(uint64(c.frozen)),
+	}
+	for _, r := range c.roots {
+		m.Roots = append(m.Roots, uint32(r))
+	}
+	for _, p := range c.tree.Processes {
+		threads += max(1, len(p.Threads))
+	}
+	m.Threads = proto.Uint32(uint32(threads))
+	if vdso, err := tracee.OwnVdso(); err == nil {
+		sum := sha256.Sum256(vdso)
+		m.VdsoSha256 = sum[:]
+	}
+	c.col.Image.Replace("manifest", m)
+	b, err := c.col.Image.Encode()
+	if err != nil {
+		return err
+	}
+	d.bytes += int64(len(b))
+	if err := d.make(); err != nil {
+		return err
+	}
+	faultpoint.At("draft.meta")
+	path := filepath.Join(d.dir, image.MetaName)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		return err
+	}
+	back, err := image.Read(d.dir)
+	if err != nil {
+		return fmt.Errorf("reading back: %w", err)
+	}
+	if len(back.Names()) != len(c.col.Image.Names()) {
+		return fmt.Errorf("reading back: %d parts where %d were written", len(back.Names()), len(c.col.Image.Names()))
+	}
+	faultpoint.At("draft.publish")
+	// Nobody else may have taken the name meanwhile.
+	if err := unix.Renameat2(unix.AT_FDCWD, d.dir, unix.AT_FDCWD, d.final, unix.RENAME_NOREPLACE); err != nil {
+		return fmt.Errorf("publishing %s: %w", d.final, err)
+	}
+	faultpoint.At("draft.published")
+	d.made, d.published = false, true
+	// The names stay, so they go from the journal before the draft does.
+	d.settleNames()
+	d.debt.Done()
+	return nil
+}
+
+// discard removes what was written.
+func (d *draft) discard() {
+	if d.files != nil && !d.published {
+		d.files.Abort()
+		d.settleNames()
+	}
+	if d.made && os.RemoveAll(d.dir) == nil {
+		d.made = false
+		d.debt.Done()
+	}
+}
+
+// settleNames crosses out what hidden links were owed.
+func (d *draft) settleNames() {
+	for _, e := range d.names {
+		e.Done()
+	}
+	d.names = nil
+}

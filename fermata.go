@@ -1,0 +1,111 @@
+// Package fermata checkpoints, restores, clones and migrates running Linux
+// programs: any binary, without its help, from user space.
+//
+// Checkpoint saves a process with its whole tree into a directory; Restore
+// brings it back, with the same pids, to go on exactly where it was. Verify
+// and Inspect look at a checkpoint without running it, Doctor says what this
+// machine and this user allow.
+//
+// Every error can be told apart with errors.Is and the sentinels of this
+// package. A cancelled context leaves a target running and a restore undone.
+package fermata
+
+import (
+	"time"
+)
+
+// After says what becomes of the target once its checkpoint is published.
+type After int
+
+const (
+	// AfterResume lets the program go on; nothing it can see has changed.
+	AfterResume After = iota
+	// AfterKill ends every task of the tree, and returns when the pids are free.
+	AfterKill
+	// AfterStop leaves every task stopped, as by SIGSTOP.
+	AfterStop
+)
+
+// FilesMode says what Restore does with files that changed since the checkpoint.
+type FilesMode int
+
+const (
+	// FilesStrict refuses, naming each changed file.
+	FilesStrict FilesMode = iota
+	// FilesRollback cuts files open for writing back to their saved size, or
+	// puts their saved content back when the checkpoint has it.
+	FilesRollback
+	// FilesKeep goes on with the files as they are now.
+	FilesKeep
+)
+
+// Progress is one report of a long operation.
+type Progress struct {
+	Phase string // "freeze", "collect", "memory", "verify", "publish", "open", "rebuild", "fill", "release"
+	Done  int64  // bytes (memory, verify, fill) or tasks (the others) done so far
+	Total int64  // the same unit; 0 when not known yet
+}
+
+// CheckpointOptions steers Checkpoint. The zero value saves the tree into a
+// new directory of the default repository and lets the program go on.
+type CheckpointOptions struct {
+	// To is the directory to create. It must not exist; its parent must. Empty:
+	// a new one in the default repository ($FERMATA_REPO, else
+	// /var/lib/fermata for root, $XDG_STATE_HOME/fermata for others).
+	To string
+	// After says what becomes of the program.
+	After After
+	// ExtraRoots are further processes whose trees belong to the same checkpoint.
+	ExtraRoots []int
+	// Session and Cgroup, when set, add every process of a session id, or of a
+	// cgroup directory (and those below it), to the roots.
+	Session int
+	Cgroup  string
+	// SaveFiles puts the content of regular files open for writing into the
+	// checkpoint.
+	SaveFiles bool
+	// Timeout bounds the freeze; 0 means 10 s.
+	Timeout time.Duration
+	// Progress, when set, is called from the checkpointing goroutine.
+	Progress func(Progress)
+}
+
+// CheckpointResult is what a finished checkpoint can say about itself.
+type CheckpointResult struct {
+	Ref     string        `json:"ref"`
+	PIDs    []int         `json:"pids"`
+	Tasks   int           `json:"tasks"`   // processes
+	Threads int           `json:"threads"` // threads of all of them
+	Bytes   int64         `json:"bytes"`   // size of the checkpoint
+	Frozen  time.Duration `json:"frozen_ns"`
+	Total   time.Duration `json:"total_ns"`
+	Notes   []string      `json:"notes,omitempty"`
+}
+
+// RestoreOptions steers Restore.
+type RestoreOptions struct {
+	// Files says what to do about files that changed since the checkpoint.
+	Files FilesMode
+	// PidNS restores into a new pid namespace, for when the pids are taken.
+	PidNS bool
+	// Stopped leaves every restored task stopped (SIGSTOP).
+	Stopped bool
+	// Foreground: the program takes over the terminal that the calling process
+	// was started from, whose settings become those the program had made. The
+	// caller passes it the terminal's foreground.
+	Foreground bool
+	// Progress, when set, is called from the restoring goroutine.
+	Progress func(Progress)
+}
+
+// RestoreResult describes the restored tree, which runs when Restore returns.
+type RestoreResult struct {
+	Ref     string        `json:"ref"`
+	PIDs    []int         `json:"pids"`
+	Roots   []int         `json:"roots"` // children of the calling process
+	Tasks   int           `json:"tasks"`
+	Threads int           `json:"threads"`
+	Bytes   int64         `json:"bytes"` // memory filled
+	Total   time.Duration `json:"total_ns"`
+	Notes   []string      `json:"notes,omitempty"` // what could not be exactly as before, by documented rule
+}

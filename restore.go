@@ -1,0 +1,48 @@
+package fermata
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/rebuild"
+	"github.com/fermata-cr/fermata/internal/resource"
+)
+
+// Restore brings the tree of the checkpoint in dir back, with the pids it had;
+// when it returns, the program runs. The roots of the tree are children of the
+// calling process, which must wait for them or have SIGCHLD ignored.
+//
+// Errors: ErrNotFound, ErrDamaged, ErrBusy (a pid is taken), ErrRefused (files
+// that changed, another kernel), ErrPermission; whatever fails, and when ctx
+// ends before, no task of the tree is left.
+func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult, error) {
+	began := time.Now()
+	im, err := image.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	type outcome struct {
+		res *rebuild.Result
+		err error
+	}
+	ch := make(chan outcome, 1)
+	go func() {
+		opt := rebuild.Options{Dir: dir, Files: resource.FilesPolicy(o.Files), Stopped: o.Stopped, PidNS: o.PidNS, Foreground: o.Foreground}
+		if o.Progress != nil {
+			opt.Progress = func(phase string, done, total int64) { o.Progress(Progress{phase, done, total}) }
+		}
+		res, err := rebuild.Run(ctx, im, opt)
+		ch <- outcome{res, err}
+	}()
+	out := <-ch
+	if out.err != nil {
+		return nil, permitted(fmt.Errorf("restoring %s: %w", dir, out.err))
+	}
+	r := out.res
+	return &RestoreResult{
+		Ref: dir, PIDs: r.PIDs, Roots: r.Roots, Tasks: len(r.PIDs), Threads: r.Threads,
+		Bytes: r.Bytes, Notes: r.Notes, Total: time.Since(began),
+	}, nil
+}
