@@ -1,0 +1,57 @@
+#!/bin/sh
+# Installs the programs that the tests of this directory carry through: what is
+# there already is left alone, and nothing is said unless something fails.
+set -eu
+
+# A command, and the package that brings it.
+needs='
+bash bash
+cc gcc
+gdb gdb
+java default-jdk-headless
+javac default-jdk-headless
+make make
+node nodejs
+perl perl
+/usr/bin/python3 python3
+redis-cli redis-tools
+redis-server redis-server
+sqlite3 sqlite3
+tmux tmux
+vim vim
+xz xz-utils
+'
+
+missing=$(echo "$needs" | while read -r command package; do
+	[ -z "$command" ] || command -v "$command" >/dev/null 2>&1 || echo "$package"
+done | sort -u)
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "apps/install.sh: not root; install these packages: $(echo $missing)" >&2
+	exit 1
+fi
+
+# Nothing that a package would start as a service is wanted: the tests start
+# their own. A policy that is there already stays.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+install() {
+	# shellcheck disable=SC2086
+	apt-get install -y --no-install-recommends $missing >"$log" 2>&1
+}
+# The lists may be old, or not there at all.
+install || { apt-get update >"$log" 2>&1 && install; } || {
+	cat "$log" >&2
+	rm -f "$log"
+	echo "apps/install.sh: could not install: $(echo $missing)" >&2
+	exit 1
+}
+rm -f "$log"

@@ -1,0 +1,269 @@
+package faults
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// page is the shared page of testdata/target.c.
+type page struct {
+	progress [32]uint64
+	errors   [64]uint64
+	eintr    [32]uint64
+	deaf     [32]uint64
+	tid      [32]uint64
+	slackMS  uint64
+	over     [4]uint64
+}
+
+// The counters of a target's threads, in the order of the C enum. Those that
+// wait for a second are asked for less.
+var threadNames = []string{"main", "hold1", "hold2", "nanosleep", "pipe", "futex", "signal queue", "long sleep", "epoll", "ppoll", "child", "alarm", "poll"}
+
+var slow = map[string]bool{"long sleep": true, "poll": true}
+
+// target is a running self-checking program.
+type target struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	page  *page
+	masks map[string]string // "pid/tid" to SigBlk
+	pids  []int
+	temp  string // the thread that changes its mask by itself
+	ended chan struct{}
+}
+
+// await waits for the program in the background, so that its pid becomes free
+// as soon as it ends.
+func (g *target) await() {
+	g.ended = make(chan struct{})
+	go func() {
+		g.cmd.Wait()
+		ours.Delete(g.cmd.Process.Pid)
+		close(g.ended)
+	}()
+}
+
+// compile builds a C program of testdata once.
+func compile(t *testing.T, name string, flags ...string) string {
+	t.Helper()
+	bin := filepath.Join(buildDir, name)
+	if _, err := os.Stat(bin); err == nil {
+		return bin
+	}
+	args := append([]string{"-O2", "-Wall", "-Werror", "-Wno-return-type", "-pthread", "-o", bin, filepath.Join("testdata", name+".c")}, flags...)
+	if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	return bin
+}
+
+func startTarget(t *testing.T) *target {
+	t.Helper()
+	g := startUnawaited(t)
+	g.await()
+	return g
+}
+
+// startUnawaited starts a target that nobody waits for, so that a thread of this
+// very process can be its tracer: to wait for a child takes its stops too.
+func startUnawaited(t *testing.T) *target {
+	t.Helper()
+	bin := compile(t, "target")
+	path := filepath.Join(t.TempDir(), "page")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &target{t: t, page: (*page)(unsafe.Pointer(&mem[0])), masks: map[string]string{}}
+	g.page.slackMS = 600
+	g.cmd = exec.Command(bin, path)
+	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := g.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := launch(g.cmd); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("target: %q %v", line, err)
+	}
+	// Threads are born with all signals blocked.
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		born := 0
+		for i, name := range threadNames {
+			if slow[name] && g.page.tid[i] != 0 || atomic.LoadUint64(&g.page.progress[i]) > 2 {
+				born++
+			}
+		}
+		if born == len(threadNames) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("target: only %d of %d threads run", born, len(threadNames))
+		}
+	}
+	g.pids = []int{g.cmd.Process.Pid, int(g.page.tid[10])}
+	g.temp = fmt.Sprintf("%d/%d", g.pids[0], g.page.tid[9])
+	for _, pid := range g.pids {
+		for _, tid := range tasks(pid) {
+			key := fmt.Sprintf("%d/%d", pid, tid)
+			g.masks[key] = field(key, "SigBlk")
+		}
+	}
+	return g
+}
+
+func (g *target) pid() int { return g.cmd.Process.Pid }
+
+func (g *target) kill() {
+	g.cmd.Process.Kill()
+	if g.ended == nil {
+		g.await()
+	}
+	<-g.ended
+	for _, pid := range g.pids[1:] {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+func tasks(pid int) (out []int) {
+	d, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, e := range d {
+		n, _ := strconv.Atoi(e.Name())
+		out = append(out, n)
+	}
+	return out
+}
+
+// field gives a line of a thread's status; key is "pid/tid".
+func field(key, name string) string {
+	pid, tid, _ := strings.Cut(key, "/")
+	b, err := os.ReadFile("/proc/" + pid + "/task/" + tid + "/status")
+	if err != nil {
+		return "gone"
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// alive tells whether every process of the target lives.
+func (g *target) alive() bool {
+	for _, pid := range g.pids {
+		if s := field(fmt.Sprintf("%d/%d", pid, pid), "State"); s == "gone" || s[0] == 'Z' {
+			return false
+		}
+	}
+	return true
+}
+
+// health says what is wrong with the target, or "". Every thread must make
+// progress within patience.
+func (g *target) health(patience time.Duration) string {
+	var from [32]uint64
+	for i := range from {
+		from[i] = atomic.LoadUint64(&g.page.progress[i])
+	}
+	end := time.Now().Add(patience)
+	for {
+		if !g.alive() {
+			return "dead: " + strings.Join(strings.Fields(fmt.Sprint(field(fmt.Sprintf("%d/%d", g.pids[0], g.pids[0]), "State"), " ", field(fmt.Sprintf("%d/%d", g.pids[1], g.pids[1]), "State"))), " ")
+		}
+		why := ""
+		for i, name := range threadNames {
+			want := from[i] + 2
+			if slow[name] {
+				want = 0
+			}
+			if atomic.LoadUint64(&g.page.progress[i]) < want {
+				why = fmt.Sprintf("thread %q (%d) makes no progress: %s, wchan %s", name, g.page.tid[i],
+					field(fmt.Sprintf("%d/%d", g.pids[0], g.page.tid[i]), "State"), wchan(int(g.page.tid[i])))
+				break
+			}
+		}
+		if why == "" {
+			break
+		}
+		if time.Now().After(end) {
+			return why
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	for i := range g.page.errors {
+		if n := atomic.LoadUint64(&g.page.errors[i]); n != 0 {
+			return fmt.Sprintf("self-check %d failed %d times (excess of sleeps in ms: %v)", i, n, g.page.over)
+		}
+	}
+	for i := range g.page.eintr {
+		if n := atomic.LoadUint64(&g.page.eintr[i]); n != 0 {
+			return fmt.Sprintf("EINTR from call %d, %d times", i, n)
+		}
+	}
+	for key, mask := range g.masks {
+		if s := field(key, "State"); s == "gone" || s[0] == 'T' || s[0] == 't' || s[0] == 'Z' {
+			return fmt.Sprintf("thread %s: state %s", key, s)
+		}
+		if p := field(key, "TracerPid"); p != "0" {
+			return fmt.Sprintf("thread %s: traced by %s", key, p)
+		}
+		if key == g.temp {
+			continue
+		}
+		// A handler may be running, with its signal blocked.
+		got := ""
+		for range 20 {
+			if got = field(key, "SigBlk"); got == mask {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if got != mask {
+			return fmt.Sprintf("thread %s: mask %s, was %s", key, got, mask)
+		}
+	}
+	return ""
+}
+
+func wchan(tid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", tid))
+	c, _ := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tid))
+	return string(b) + " " + strings.TrimSpace(string(c))
+}
+
+// regions gives the areas of segments that are mapped in the target.
+func (g *target) regions() (out []string) {
+	for _, pid := range g.pids {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, "/SYSV") {
+				out = append(out, strings.TrimSpace(line))
+			}
+		}
+	}
+	return out
+}

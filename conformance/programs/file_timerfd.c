@@ -1,0 +1,108 @@
+// kind: notification
+// state: timerfd on four clocks: remaining time, interval, expirations not yet read, absolute, disarmed, one asleep in it
+// users: root nobody
+// mutate: timerfd_entry.vsec timerfd_entry.isec timerfd_entry.ticks timerfd_entry.clockid
+// short: yes
+// nocriu: counts one expiration of a fast timer
+#include "memfile.h"
+#include <sys/timerfd.h>
+
+static int timer(int clock, int flags, long value_ms, long interval_ms, int settime)
+{
+	int fd = SYS(timerfd_create(clock, flags));
+	struct itimerspec it = { .it_value = { value_ms / 1000, value_ms % 1000 * 1000000 },
+				 .it_interval = { interval_ms / 1000, interval_ms % 1000 * 1000000 } };
+
+	if (settime & TFD_TIMER_ABSTIME) {
+		int64_t t = conf_ns(clock) + value_ms * 1000000;
+
+		it.it_value.tv_sec = t / 1000000000;
+		it.it_value.tv_nsec = t % 1000000000;
+	}
+	SYS(timerfd_settime(fd, settime, &it, NULL));
+	return fd;
+}
+
+static long left_ms(int fd)
+{
+	struct itimerspec it;
+
+	OK(timerfd_gettime(fd, &it));
+	return it.it_value.tv_sec * 1000 + it.it_value.tv_nsec / 1000000;
+}
+
+static long interval_ms(int fd)
+{
+	struct itimerspec it;
+
+	OK(timerfd_gettime(fd, &it));
+	return it.it_interval.tv_sec * 1000 + it.it_interval.tv_nsec / 1000000;
+}
+
+static int slow;
+
+static void child(void)
+{
+	int fd = slow;
+	uint64_t n;
+
+	SAME(read(fd, &n, 8), 8);
+	CHECK(n >= 1, "the sleeper read %lu expirations", n);
+}
+
+/* near fails unless at most a minute of a long time is gone. */
+static void near(long now, long was, const char *what)
+{
+	CHECK(now <= was && now > was - 60000, "%s: %ld ms are left, of %ld", what, now, was);
+}
+
+int main(int argc, char **argv)
+{
+	int mono, real, boot, abs_mono, abs_real, off, fired, ticks;
+	char clock[16];
+	uint64_t n;
+	pid_t pid;
+
+	conf_init(argc, argv);
+	mono = timer(CLOCK_MONOTONIC, TFD_CLOEXEC, 1000000, 250000, 0);
+	real = timer(CLOCK_REALTIME, 0, 2000000, 0, 0);
+	boot = timer(CLOCK_BOOTTIME, TFD_NONBLOCK, 3000000, 3000, 0);
+	abs_mono = timer(CLOCK_MONOTONIC, 0, 4000000, 0, TFD_TIMER_ABSTIME);
+	abs_real = timer(CLOCK_REALTIME, 0, 5000000, 7000, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET);
+	off = timer(CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 0, 0);
+	fired = timer(CLOCK_MONOTONIC, TFD_NONBLOCK, 1, 0, 0);
+	ticks = timer(CLOCK_MONOTONIC, TFD_NONBLOCK, 1, 1, 0);
+	slow = timer(CLOCK_MONOTONIC, 0, 400, 0, 0);
+	pid = mf_spawn(child);
+	UNTIL(conf_in_syscall(pid, SYS_read), "the child to sleep in read");
+	conf_sleep_ms(30);
+	conf_ready();
+	conf_wait();
+	near(left_ms(mono), 1000000, "monotonic");
+	SAME(interval_ms(mono), 250000);
+	SAME(fcntl(mono, F_GETFD), FD_CLOEXEC);
+	near(left_ms(real), 2000000, "real time");
+	SAME(interval_ms(real), 0);
+	near(left_ms(boot), 3000000, "boot time");
+	SAME(interval_ms(boot), 3000);
+	SAME(fcntl(boot, F_GETFL), O_RDWR | O_NONBLOCK);
+	near(left_ms(abs_mono), 4000000, "absolute monotonic");
+	near(left_ms(abs_real), 5000000, "absolute real time");
+	SAME(interval_ms(abs_real), 7000);
+	SAME(left_ms(off), 0);
+	CHECK(read(off, &n, 8) < 0 && errno == EAGAIN, "the disarmed timer has expired");
+	SAME(read(fired, &n, 8), 8);
+	SAME(n, 1);
+	CHECK(read(fired, &n, 8) < 0 && errno == EAGAIN, "the timer has expired twice");
+	SAME(read(ticks, &n, 8), 8);
+	CHECK(n >= 30, "only %lu expirations of the fast timer are left", n);
+	conf_sleep_ms(5);
+	SAME(read(ticks, &n, 8), 8);	/* and it goes on */
+	CHECK(n >= 2 && n < 3000, "%lu expirations in five milliseconds", n);
+	CHECK(mf_fdinfo(mono, "clockid", clock, sizeof(clock)) && atoi(clock) == CLOCK_MONOTONIC, "clock of mono is %s", clock);
+	CHECK(mf_fdinfo(real, "clockid", clock, sizeof(clock)) && atoi(clock) == CLOCK_REALTIME, "clock of real is %s", clock);
+	CHECK(mf_fdinfo(boot, "clockid", clock, sizeof(clock)) && atoi(clock) == CLOCK_BOOTTIME, "clock of boot is %s", clock);
+	CHECK(mf_fdinfo(abs_real, "settime flags", clock, sizeof(clock)) && strtol(clock, NULL, 8) == 3, "flags of abs_real are %s", clock);
+	conf_reap_ok(pid);
+	conf_pass();
+}

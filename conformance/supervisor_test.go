@@ -1,0 +1,530 @@
+package conformance
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// nobody is the uid and gid of the unprivileged user.
+const nobody = 65534
+
+func lockedLoop(c chan func()) {
+	runtime.LockOSThread()
+	for f := range c {
+		f()
+	}
+}
+
+// supervisor carries out one case. It is single-minded: one goroutine, and the
+// only place that waits for children, since programs restored by a tool that
+// has exited become its children like those it started itself.
+type supervisor struct {
+	spec   caseSpec
+	engine engine
+	dead   map[int]unix.WaitStatus
+	notes  []string
+	before view
+}
+
+// failure ends a case from any depth.
+type failure struct {
+	text string
+	busy bool
+}
+
+func supervise(raw string) {
+	s := &supervisor{dead: map[int]unix.WaitStatus{}}
+	r := caseResult{}
+	func() {
+		defer func() {
+			switch p := recover().(type) {
+			case nil:
+			case failure:
+				r.Failure, r.Busy = p.text, p.busy
+			default:
+				panic(p)
+			}
+		}()
+		if err := json.Unmarshal([]byte(raw), &s.spec); err != nil {
+			s.failf("the case: %v", err)
+		}
+		s.setUp()
+		r.Skipped = s.run()
+		r.OK = r.Skipped == ""
+	}()
+	r.Notes = s.notes
+	if !r.OK && r.Skipped == "" {
+		if log, err := os.ReadFile(filepath.Join(s.spec.Dir, "log")); err == nil && len(log) > 0 {
+			r.Failure += "\nprogram's log: " + tail(string(log))
+		}
+	}
+	s.endAll()
+	json.NewEncoder(os.Stdout).Encode(r)
+	os.Exit(0)
+}
+
+func (s *supervisor) failf(format string, a ...any) {
+	panic(failure{text: fmt.Sprintf(format, a...)})
+}
+
+func (s *supervisor) notef(format string, a ...any) {
+	s.notes = append(s.notes, fmt.Sprintf(format, a...))
+}
+
+// setUp makes the supervisor's own surroundings.
+func (s *supervisor) setUp() {
+	// Whoever started the tests may have left descriptors open that programs
+	// must not inherit.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		s.failf("close_range: %v", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		s.failf("child subreaper: %v", err)
+	}
+	if s.spec.Isolated {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			s.failf("private mounts: %v", err)
+		}
+		// Terminals of its own: cases at the same time would take each other's numbers.
+		if err := unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
+			s.failf("terminals: %v", err)
+		}
+		if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+			s.failf("proc: %v", err)
+		}
+		if err := loopbackUp(); err != nil {
+			s.failf("loopback: %v", err)
+		}
+	}
+	s.engine = newEngine(s)
+}
+
+// run is the case itself; it returns why the program cannot run here, if so.
+func (s *supervisor) run() (skipped string) {
+	sysv := s.sysv()
+	root := s.startProgram()
+	if why := s.awaitReady(root); why != "" {
+		return why
+	}
+	s.before = s.look()
+	img := filepath.Join(s.spec.Img, "a")
+	switch s.spec.Mode {
+	case "none":
+		time.Sleep(20 * time.Millisecond)
+		s.compare("left alone")
+	case "left":
+		s.mustTool(s.engine.checkpoint(root, img, false))
+		s.compare("after a checkpoint")
+	case "refused":
+		s.refused(root, img)
+	case "restore":
+		s.cycle(root, img)
+	case "twice":
+		s.cycle(root, img)
+		s.cycle(root, filepath.Join(s.spec.Img, "b"))
+	case "mutate":
+		if s.mutated(root, img) {
+			return ""
+		}
+	default:
+		s.failf("no mode %q", s.spec.Mode)
+	}
+	verdict, status := s.finish(root)
+	if s.spec.Mode == "mutate" {
+		if verdict == "PASS" && status == 0 {
+			s.failf("the program passed although %s had been taken out of its image", s.spec.Mutation)
+		}
+		s.notef("without %s: %s", s.spec.Mutation, tail(verdict))
+		return ""
+	}
+	if verdict != "PASS" {
+		s.failf("%s", verdict)
+	}
+	if status != 0 {
+		s.failf("the program passed, but exited with %s", statusText(status))
+	}
+	s.allGone()
+	if now := s.sysv(); now != sysv {
+		s.failf("SysV objects left behind:\n%s", now)
+	}
+	return ""
+}
+
+// startProgram starts the program as its user, in a session of its own.
+func (s *supervisor) startProgram() int {
+	log, err := os.OpenFile(filepath.Join(s.spec.Dir, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		s.failf("%v", err)
+	}
+	defer log.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		s.failf("%v", err)
+	}
+	defer null.Close()
+	attr := &syscall.ProcAttr{
+		Dir:   s.spec.Dir,
+		Env:   []string{"PATH=/usr/bin:/bin", "LANG=C", "CONFORMANCE=1"},
+		Files: []uintptr{null.Fd(), log.Fd(), log.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	if s.spec.Engine == "criu" {
+		attr.Env = append(attr.Env, "CONFORMANCE_EINTR=1")
+	}
+	if s.spec.Mode == "mutate" {
+		attr.Env = append(attr.Env, "CONFORMANCE_PATIENCE_MS=1500")
+	}
+	if s.spec.User == "nobody" {
+		if err := log.Chown(nobody, nobody); err != nil {
+			s.failf("%v", err)
+		}
+		attr.Sys.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	pid, err := syscall.ForkExec(s.spec.Binary, []string{s.spec.Binary, s.spec.Dir}, attr)
+	if err != nil {
+		s.failf("starting the program: %v", err)
+	}
+	return pid
+}
+
+// awaitReady waits until the program's state is set up.
+func (s *supervisor) awaitReady(root int) (skipped string) {
+	for end := time.Now().Add(s.spec.Deadline); ; time.Sleep(time.Millisecond) {
+		if s.exists("ready") {
+			return ""
+		}
+		if st, ok := s.reaped(root); ok {
+			v := s.verdict()
+			if why, ok := strings.CutPrefix(v, "SKIP "); ok {
+				return why
+			}
+			s.failf("ended before it was ready (%s): %s", statusText(st), v)
+		}
+		if time.Now().After(end) {
+			s.failf("not ready after %v", s.spec.Deadline)
+		}
+	}
+}
+
+// cycle is one checkpoint, death and restore.
+func (s *supervisor) cycle(root int, img string) {
+	s.mustTool(s.engine.checkpoint(root, img, true))
+	s.awaitDeath(root)
+	if s.spec.Program.Pause > 0 {
+		time.Sleep(s.spec.Program.Pause)
+	}
+	s.mustTool(s.engine.restore(root, img))
+	s.compare("restored")
+}
+
+// mutated is cycle with a part of the image taken out; it reports whether the
+// restore was refused.
+func (s *supervisor) mutated(root int, img string) bool {
+	s.mustTool(s.engine.checkpoint(root, img, true))
+	s.awaitDeath(root)
+	n, err := s.engine.mutate(img, s.spec.Mutation)
+	if err != nil {
+		s.failf("mutation %s: %v", s.spec.Mutation, err)
+	}
+	if n == 0 {
+		s.failf("mutation %s: the image has nothing of the kind", s.spec.Mutation)
+	}
+	if s.spec.Program.Pause > 0 {
+		time.Sleep(s.spec.Program.Pause)
+	}
+	t := s.engine.restore(root, img)
+	if t.status != 0 {
+		if strings.TrimSpace(t.stderr) == "" {
+			s.failf("restore without %s failed (%s) and said nothing", s.spec.Mutation, statusText(t.status))
+		}
+		s.allGone()
+		s.notef("restore without %s is refused: %s", s.spec.Mutation, tail(t.stderr))
+		return true
+	}
+	return false
+}
+
+// refused checks a refusal: its words, that nothing was written, and that the
+// program can't tell.
+func (s *supervisor) refused(root int, img string) {
+	t := s.engine.checkpoint(root, img, true)
+	switch {
+	case t.status == 0:
+		s.failf("the checkpoint was made, but should have been refused with %q", s.spec.Program.Refused)
+	case !strings.Contains(t.stderr, s.spec.Program.Refused):
+		s.failf("the refusal does not say %q, but:\n%s", s.spec.Program.Refused, t.stderr)
+	}
+	left, err := os.ReadDir(s.spec.Img)
+	if err != nil {
+		s.failf("%v", err)
+	}
+	if len(left) > 0 {
+		s.failf("a refused checkpoint left %s", left[0].Name())
+	}
+	s.compare("after a refused checkpoint")
+}
+
+// finish says go and waits for the verdict and the program's end.
+func (s *supervisor) finish(root int) (string, unix.WaitStatus) {
+	if err := os.WriteFile(filepath.Join(s.spec.Dir, "go"), nil, 0o644); err != nil {
+		s.failf("%v", err)
+	}
+	deadline := s.spec.Deadline
+	if s.spec.Mode == "mutate" && deadline > 8*time.Second {
+		deadline = 8 * time.Second // a program without its state may well hang
+	}
+	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) {
+		if st, ok := s.reaped(root); ok {
+			v := s.verdict()
+			if v == "" {
+				v = "ended without a verdict: " + statusText(st)
+			}
+			return v, st
+		}
+		if v := s.verdict(); v != "" && v != "PASS" {
+			return v, 0
+		}
+		if time.Now().After(end) {
+			why := fmt.Sprintf("no end %v after go; verdict %q", deadline, s.verdict())
+			if s.spec.Mode != "mutate" {
+				why += "\n" + s.whereabouts()
+			}
+			return why, 0
+		}
+	}
+}
+
+func (s *supervisor) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(s.spec.Dir, name))
+	return err == nil
+}
+
+func (s *supervisor) verdict() string {
+	b, _ := os.ReadFile(filepath.Join(s.spec.Dir, "verdict"))
+	return string(b)
+}
+
+// drain takes every dead child there is. It reports false when there are no
+// children at all.
+func (s *supervisor) drain() bool {
+	for {
+		var st unix.WaitStatus
+		pid, err := unix.Wait4(-1, &st, unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return false
+		case pid == 0:
+			return true
+		default:
+			s.dead[pid] = st
+		}
+	}
+}
+
+// reaped reports a child's end, once.
+func (s *supervisor) reaped(pid int) (unix.WaitStatus, bool) {
+	s.drain()
+	st, ok := s.dead[pid]
+	delete(s.dead, pid)
+	return st, ok
+}
+
+// awaitDeath waits for the end of the killed tree.
+func (s *supervisor) awaitDeath(root int) {
+	for end := time.Now().Add(s.spec.Deadline); s.drain(); time.Sleep(200 * time.Microsecond) {
+		if time.Now().After(end) {
+			s.failf("still there after its checkpoint with --kill:\n%s", s.whereabouts())
+		}
+	}
+	if _, ok := s.dead[root]; !ok {
+		s.failf("pid %d was never reaped by its parent", root)
+	}
+	clear(s.dead)
+}
+
+// allGone checks that nothing is left of the program.
+func (s *supervisor) allGone() {
+	for end := time.Now().Add(2 * time.Second); s.drain(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.failf("tasks left behind:\n%s", s.whereabouts())
+		}
+	}
+}
+
+// endAll kills whatever the case still has.
+func (s *supervisor) endAll() {
+	for i := 0; s.drain() && i < 2000; i++ {
+		for _, pid := range descendants(os.Getpid()) {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// whereabouts describes every task of the case, for failures.
+func (s *supervisor) whereabouts() string {
+	var b strings.Builder
+	for _, pid := range descendants(os.Getpid()) {
+		tids, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		for _, t := range tids {
+			dir := fmt.Sprintf("/proc/%d/task/%s/", pid, t.Name())
+			read := func(name string) string {
+				c, _ := os.ReadFile(dir + name)
+				return strings.TrimSpace(string(c))
+			}
+			st := read("stat")
+			if i := strings.LastIndex(st, ")"); i >= 0 && len(st) > i+2 {
+				st = st[i+2:]
+			}
+			f := strings.Fields(st)
+			state := ""
+			if len(f) > 4 {
+				state = fmt.Sprintf("%s ppid %s pgrp %s session %s", f[0], f[1], f[2], f[3])
+			}
+			fmt.Fprintf(&b, "  pid %d tid %s %s: %s; %s; syscall %s\n", pid, t.Name(), read("comm"), state, read("wchan"), read("syscall"))
+		}
+	}
+	return b.String()
+}
+
+// descendants are the pids below one, parents first.
+func descendants(pid int) []int {
+	var all []int
+	tids, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, t := range tids {
+		kids, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, t.Name()))
+		for _, f := range strings.Fields(string(kids)) {
+			if k, err := strconv.Atoi(f); err == nil {
+				all = append(all, k)
+				all = append(all, descendants(k)...)
+			}
+		}
+	}
+	return all
+}
+
+// sysv is what the ipc namespace holds; empty without one of our own.
+func (s *supervisor) sysv() string {
+	if !s.spec.Isolated {
+		return ""
+	}
+	var b strings.Builder
+	for _, n := range []string{"shm", "sem", "msg"} {
+		c, _ := os.ReadFile("/proc/sysvipc/" + n)
+		_, rest, _ := strings.Cut(string(c), "\n")
+		b.WriteString(rest)
+	}
+	return b.String()
+}
+
+// tool is how a command ended.
+type tool struct {
+	args   []string
+	status unix.WaitStatus
+	stdout string
+	stderr string
+	busy   bool
+}
+
+// command runs one to its end, reaping whatever else ends meanwhile.
+func (s *supervisor) command(args ...string) tool {
+	t := tool{args: args}
+	dir, err := os.MkdirTemp(filepath.Dir(s.spec.Dir), "tool")
+	if err != nil {
+		s.failf("%v", err)
+	}
+	defer os.RemoveAll(dir)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		s.failf("%v", err)
+	}
+	defer null.Close()
+	stdout, err := os.Create(filepath.Join(dir, "out"))
+	if err != nil {
+		s.failf("%v", err)
+	}
+	defer stdout.Close()
+	stderr, err := os.Create(filepath.Join(dir, "err"))
+	if err != nil {
+		s.failf("%v", err)
+	}
+	defer stderr.Close()
+	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{
+		Dir: dir, Env: os.Environ(), Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		s.failf("%s: %v", args[0], err)
+	}
+	for end := time.Now().Add(s.spec.Deadline); ; time.Sleep(200 * time.Microsecond) {
+		if st, ok := s.reaped(pid); ok {
+			t.status = st
+			break
+		}
+		if time.Now().After(end) {
+			where := s.whereabouts()
+			unix.Kill(pid, unix.SIGKILL)
+			said, _ := os.ReadFile(stderr.Name())
+			s.failf("%s: no end after %v\n%s\n%s", strings.Join(args, " "), s.spec.Deadline, tail(string(said)), where)
+		}
+	}
+	out, _ := os.ReadFile(stdout.Name())
+	said, _ := os.ReadFile(stderr.Name())
+	t.stdout, t.stderr = string(out), string(said)
+	return t
+}
+
+// mustTool fails the case unless the command succeeded.
+func (s *supervisor) mustTool(t tool) {
+	if t.status == 0 {
+		return
+	}
+	panic(failure{
+		text: fmt.Sprintf("%s: %s\n%s", strings.Join(t.args, " "), statusText(t.status), tail(t.stderr)),
+		busy: t.busy,
+	})
+}
+
+func statusText(st unix.WaitStatus) string {
+	switch {
+	case st.Signaled():
+		return "killed by " + unix.SignalName(st.Signal())
+	case st.Exited():
+		return fmt.Sprintf("exit status %d", st.ExitStatus())
+	}
+	return fmt.Sprintf("status %#x", uint32(st))
+}
+
+// tail is the end of a text, some lines of it.
+func tail(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	if len(lines) > 15 {
+		lines = lines[len(lines)-15:]
+	}
+	return strings.Join(lines, "\n")
+}
+
+// loopbackUp brings up lo in a fresh network namespace.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}
