@@ -154,6 +154,7 @@ func (c *Collector) askProcess(t *Task, b *batch, tc *criu_core.TaskCoreEntry, x
 		b.ask("brk", false, func(v int64) { mme.MmBrk = proto.Uint64(uint64(v)) }, unix.SYS_BRK, 0)
 		b.prctlVal("PR_GET_DUMPABLE", unix.PR_GET_DUMPABLE, func(v int64) { mme.Dumpable = proto.Int32(int32(v)) })
 		b.prctlVal("PR_GET_THP_DISABLE", unix.PR_GET_THP_DISABLE, func(v int64) { mme.ThpDisabled = proto.Bool(v != 0) })
+		b.prctlVal("PR_GET_MDWE", unix.PR_GET_MDWE, func(v int64) { t.extra.Mdwe = proto.Uint32(uint32(v)) }) // Linux 6.3
 	}
 	b.ask("membarrier", true, func(v int64) { tc.MembarrierRegistrationMask = proto.Uint32(uint32(v)) }, unix.SYS_MEMBARRIER, membarrierGetRegistrations, 0, 0)
 	c.askStops(t, b)

@@ -199,10 +199,6 @@ func (c *Collector) enter(t *Task) error {
 			return nil
 		}
 		g, err := tracee.Inject(t.PID, t.Leader(), c.threadsIn(t.VM), t.maps, gad, t.Status.Uid[1], t.Status.Gid[1], c.list)
-		if errors.Is(err, unix.EACCES) {
-			c.refuse(t, "address space", "it does not admit memory that is writable and executable (PR_SET_MDWE)", "start it without that protection")
-			return nil
-		}
 		if err != nil {
 			return err
 		}

@@ -200,11 +200,15 @@ func (b *builder) lockMemory(q *queue, p *proc) {
 	}
 }
 
-// seal forbids changes of areas that were sealed (mseal(2), Linux 6.10), and
+// seal forbids changes of areas that were sealed (mseal(2), Linux 6.10) and
+// memory that is writable and executable (prctl(2), PR_SET_MDWE, Linux 6.3), and
 // makes what is mapped from now on locked (mlockall(2), MCL_FUTURE).
 func (b *builder) seal(q *queue, p *proc) {
 	if f := p.mmx.GetMlockFuture(); f != 0 {
 		q.add("mlockall", unix.SYS_MLOCKALL, uint64(f))
+	}
+	if f := p.mmx.GetMdwe(); f != 0 {
+		q.add("prctl(PR_SET_MDWE)", unix.SYS_PRCTL, unix.PR_SET_MDWE, uint64(f), 0, 0, 0)
 	}
 	for i := range p.areas {
 		if a := &p.areas[i]; a.flags()&procfs.VMSealed != 0 && !a.special() {

@@ -16,6 +16,8 @@ const (
 	ipcStat  = 2
 	// ShmExec asks shmat for an executable mapping (SHM_EXEC).
 	ShmExec = 0o100000
+	// ShmRdonly asks shmat for a mapping that cannot be written (SHM_RDONLY).
+	ShmRdonly = 0o10000
 )
 
 // ipcPerm64 is struct ipc64_perm of 64-bit machines.

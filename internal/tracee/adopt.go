@@ -143,9 +143,14 @@ func Adopt(p *Process, id int, addr uint64, size int, maps []procfs.VMA, gad Gad
 	if err != nil {
 		return nil, fmt.Errorf("pid %d: segment %d: %w", p.PID, id, err)
 	}
-	r := &Region{shm: shm, addr: addr, slots: n, list: list}
+	r := &Region{shm: shm, addr: addr, data: addr + uint64(size), slots: n, list: list}
 	r.own(list.TID())
-	g := &Guest{PID: p.PID, Region: r, gad: gad, execs: map[*Thread]*Executor{}, maps: maps, attached: true}
+	g := &Guest{PID: p.PID, Region: r, gad: gad, execs: map[*Thread]*Executor{}, maps: maps, attached: true, bare: id}
+	for i := range maps {
+		if maps[i].Start == r.data {
+			g.bare = -1
+		}
+	}
 	// One thread is enough, if it has room for what the way out takes.
 	var errs []error
 	for _, t := range p.Threads {

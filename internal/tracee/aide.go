@@ -1,6 +1,7 @@
 package tracee
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -74,36 +75,36 @@ func (g *Guest) spawn() error {
 func (g *Guest) detachAndExit() error {
 	t := g.aide
 	e := g.execs[t]
-	r := detachAndExit(t.Regs, &g.gad, g.Region.addr)
-	if err := step("aide.registers"); err != nil {
-		return fmt.Errorf("thread %d: %w", t.TID, err)
-	}
-	if err := sys.SetRegs(t.TID, &r); err != nil {
-		return fmt.Errorf("thread %d: %w", t.TID, err)
-	}
-	for range 2 {
-		if err := step("aide.go"); err != nil {
+	for _, at := range g.Region.views() {
+		r := detachAndExit(t.Regs, &g.gad, at)
+		if err := step("aide.registers"); err != nil {
 			return fmt.Errorf("thread %d: %w", t.TID, err)
 		}
-		if err := sys.ContSyscall(t.TID); err != nil {
+		if err := sys.SetRegs(t.TID, &r); err != nil {
 			return fmt.Errorf("thread %d: %w", t.TID, err)
 		}
-		faultpoint.At("aide.runs")
-		if err := e.syscallStop(); err != nil {
-			return err
+		for range 2 {
+			if err := step("aide.go"); err != nil {
+				return fmt.Errorf("thread %d: %w", t.TID, err)
+			}
+			if err := sys.ContSyscall(t.TID); err != nil {
+				return fmt.Errorf("thread %d: %w", t.TID, err)
+			}
+			faultpoint.At("aide.runs")
+			if err := e.syscallStop(); err != nil {
+				return err
+			}
+		}
+		end, err := sys.GetRegs(t.TID)
+		if err != nil {
+			return fmt.Errorf("thread %d: %w", t.TID, err)
+		}
+		if r := callResult(&end); r != 0 {
+			err = fmt.Errorf("pid %d: unmapping the executor's region at %#x: %w", g.PID, at, unix.Errno(-r))
+			return errors.Join(err, g.dismiss())
 		}
 	}
-	end, err := sys.GetRegs(t.TID)
-	if err != nil {
-		return fmt.Errorf("thread %d: %w", t.TID, err)
-	}
-	if err := g.dismiss(); err != nil {
-		return err
-	}
-	if r := callResult(&end); r != 0 {
-		return fmt.Errorf("pid %d: unmapping the executor's region at %#x: %w", g.PID, g.Region.addr, unix.Errno(-r))
-	}
-	return nil
+	return g.dismiss()
 }
 
 // dismiss lets the aide end, and waits for it.

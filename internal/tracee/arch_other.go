@@ -45,6 +45,7 @@ func waitsOnFutex(*sys.Regs) bool                             { return false }
 func placeOf(*sys.Regs) (uint64, uint64)                      { return 0, 0 }
 func entering(*sys.Regs, int, uint64) bool                    { return false }
 func home([]byte, sys.Regs, uint64)                           {}
+func second([]byte, uint64, uint64, uint64, uint64)           {}
 func exitRegs(r sys.Regs, _ *Gadgets) sys.Regs                { return r }
 func detachAndExit(r sys.Regs, _ *Gadgets, _ uint64) sys.Regs { return r }
 func restartedBefore(*sys.Regs) bool                          { return false }

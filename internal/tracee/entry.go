@@ -30,18 +30,19 @@ var ErrNoPlace = errors.New("no place for the executor")
 func Inject(pid int, t *Thread, n int, maps []procfs.VMA, gad Gadgets, uid, gid uint32, list *sys.RobustList) (*Guest, error) {
 	n++ // for a thread of our own, see aide
 	t.journal().Beat()
-	if err := roomFor(pid, maps, uint64(RegionSize(n))); err != nil {
+	size := uint64(RegionSize(n))
+	if err := roomFor(pid, maps, 2*size); err != nil {
 		return nil, err
 	}
-	addr := hole(maps, uint64(RegionSize(n)))
+	addr := hole(maps, 2*size)
 	if addr == 0 {
-		return nil, fmt.Errorf("pid %d: %w: no free range of %d bytes", pid, ErrNoPlace, RegionSize(n))
+		return nil, fmt.Errorf("pid %d: %w: no free range of %d bytes", pid, ErrNoPlace, 2*size)
 	}
-	g := &Guest{PID: pid, gad: gad, execs: map[*Thread]*Executor{}, maps: maps}
+	g := &Guest{PID: pid, gad: gad, execs: map[*Thread]*Executor{}, maps: maps, bare: -1}
 	if t = g.entrance(t); t == nil {
 		return nil, refused(pid, "stack", "no thread has some hundred bytes left below its stack pointer", "try again when the program runs elsewhere")
 	}
-	r, err := newRegion(n, addr, uid, gid, list, t.journal(), pid)
+	r, err := newRegion(n, addr, addr+size, uid, gid, list, t.journal(), pid)
 	if err != nil {
 		return nil, fmt.Errorf("pid %d: %w", pid, err)
 	}
@@ -71,7 +72,7 @@ var maxMapCount = sync.OnceValue(func() int {
 // that fails is the one thing that a thread would not survive if this process
 // died at that moment.
 func roomFor(pid int, maps []procfs.VMA, size uint64) error {
-	if len(maps)+1 >= maxMapCount() {
+	if len(maps)+2 >= maxMapCount() {
 		return refused(pid, "address space", fmt.Sprintf("it has %d areas, and the kernel allows no more", len(maps)), "raise the sysctl vm.max_map_count")
 	}
 	var lim unix.Rlimit
@@ -219,7 +220,8 @@ func (g *Guest) bootstrap(t *Thread) (err error) {
 	// that is already pending may be delivered the moment the system call ends.
 	slot := returnSlot(&t.Regs)
 	var entry [8]byte
-	le.PutUint64(entry[:], g.Region.entry())
+	second(s.mem, uint64(g.Region.ID()), g.Region.data, s.addr, g.Region.entry())
+	le.PutUint64(entry[:], s.code+secondOff)
 	old := s.mem[lendOff : lendOff+8]
 	if err := sys.ReadMem(g.PID, slot, old); err != nil {
 		clear(old) // stack that is not there yet
@@ -248,7 +250,7 @@ func (g *Guest) bootstrap(t *Thread) (err error) {
 		}
 		return sys.WriteMem(g.PID, slot, was)
 	}
-	r := attachRegs(t.Regs, &g.gad, uint64(g.Region.ID()), g.Region.addr, s.addr, slot)
+	r := attachRegs(t.Regs, &g.gad, uint64(g.Region.ID()), g.Region.addr, sys.ShmExec|sys.ShmRdonly, slot)
 	// Registers first, the mask second: the other order could lose the mask.
 	if err := step("bootstrap.registers"); err != nil {
 		return errors.Join(err, undo())
@@ -273,7 +275,9 @@ func (g *Guest) bootstrap(t *Thread) (err error) {
 	if err := e.Wait(); err != nil {
 		if e.halted {
 			// The segment could not be attached: the thread ran into its return
-			// address, where nothing is mapped, and that is where it stands.
+			// address, where nothing is mapped, or into a slot that cannot be
+			// written, and that is where it stands.
+			g.attached = s.mapped(g.PID)
 			return errors.Join(err, undo())
 		}
 		g.attached = true // perhaps, and perhaps it still has what was lent
@@ -285,6 +289,12 @@ func (g *Guest) bootstrap(t *Thread) (err error) {
 	g.execs[t] = e
 	g.first = t
 	return nil
+}
+
+// mapped tells whether a slot can be read in a process.
+func (s *Slot) mapped(pid int) bool {
+	var b [8]byte
+	return sys.ReadMem(pid, s.code, b[:]) == nil
 }
 
 // Enter starts the executor in another thread of the guest without waiting
@@ -304,7 +314,13 @@ func (g *Guest) Enter(t *Thread) (*Executor, error) {
 	s := g.Region.Slot(g.next)
 	g.next++
 	prepare(s, t)
-	r := enterRegs(t.Regs, g.Region.entry(), s.addr)
+	entry := g.Region.entry()
+	if g.bare >= 0 {
+		second(s.mem, uint64(g.bare), g.Region.data, s.addr, entry)
+		entry = s.code + secondOff
+		g.bare = -1
+	}
+	r := enterRegs(t.Regs, entry, s.addr)
 	fail := func(err error) (*Executor, error) {
 		return nil, errors.Join(fmt.Errorf("thread %d: %w", t.TID, err), t.restore())
 	}

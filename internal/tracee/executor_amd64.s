@@ -137,7 +137,7 @@ end:
 	TESTL	BP, BP
 	JZ	park
 	MOVL	$5, 0x24(BX)		// phase: goes home
-	LEAQ	0xc000(BX), AX		// the slot's own way (homeCode)
+	MOVQ	0xb8(BX), AX		// the slot's own way (home)
 	JMP	AX
 died:
 	MOVL	$4, 0x24(BX)		// phase: the controller is gone

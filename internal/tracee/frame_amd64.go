@@ -90,6 +90,26 @@ func home(mem []byte, saved sys.Regs, mask uint64) {
 	disp(target - uint32(homeOff+len(code)+4))
 }
 
+// second writes into a slot the code that a thread begins with where only the
+// first view of the region is mapped: it maps the second one, at data, and goes
+// on to the executor at entry. Like home it needs nothing but what it can read.
+func second(mem []byte, id, data, slot, entry uint64) {
+	code := mem[secondOff:secondOff]
+	emit := func(b ...byte) { code = append(code, b...) }
+	load := func(op byte, v uint64) { // movabs $v,%reg
+		emit(0x48, op)
+		code = le.AppendUint64(code, v)
+	}
+	load(0xb8, unix.SYS_SHMAT) // rax
+	load(0xbf, id)             // rdi
+	load(0xbe, data)           // rsi
+	load(0xba, 0)              // rdx
+	emit(0x0f, 0x05)           // syscall
+	load(0xbb, slot)           // rbx
+	load(0xb9, entry)          // rcx
+	emit(0xff, 0xe1)           // jmp *%rcx
+}
+
 // Restarted gives the registers with which an interrupted system call is issued
 // again from user mode: what the kernel itself would do without a handler. For
 // a call with a restart block this begins it anew.
@@ -169,11 +189,10 @@ func returnSlot(r *sys.Regs) uint64 { return (r.Rsp-redZone-8)&^15 - 8 }
 func callResult(r *sys.Regs) int64 { return int64(r.Rax) }
 
 // attachRegs gives the registers of the bootstrap: shmat, then the executor.
-func attachRegs(r sys.Regs, g *Gadgets, id, addr, slot, lend uint64) sys.Regs {
+func attachRegs(r sys.Regs, g *Gadgets, id, addr, flags, lend uint64) sys.Regs {
 	r.Rip = g.Syscall
 	r.Rax = unix.SYS_SHMAT
-	r.Rdi, r.Rsi, r.Rdx = id, addr, sys.ShmExec
-	r.Rbx = slot
+	r.Rdi, r.Rsi, r.Rdx = id, addr, flags
 	r.Rsp = lend
 	if g.Leave {
 		r.Rbp = lend - 8

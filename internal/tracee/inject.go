@@ -27,6 +27,9 @@ type Guest struct {
 	// attached: the region may be mapped in the process.
 	attached bool
 	aide     *Thread // a thread of our own
+	// bare is the id of a segment of which only the first view is mapped, -1 when
+	// both are.
+	bare int
 }
 
 // Executor gives the executor of a stopped thread of the guest, starting it
@@ -248,38 +251,37 @@ func (g *Guest) detachRegion(t *Thread, w way) error {
 		}
 		return err
 	}
-	r := detachRegs(t.Regs, &g.gad, g.Region.addr, w.sp)
 	leaving := func(err error) error {
 		return errors.Join(fmt.Errorf("thread %d: leaving: %w", t.TID, err), home())
 	}
-	if err := step("detach.registers"); err != nil {
-		return leaving(err)
-	}
-	if err := sys.SetRegs(t.TID, &r); err != nil {
-		return leaving(err)
-	}
-	e.halted = false
-	for range 2 {
-		if err := step("detach.go"); err != nil {
+	for _, at := range g.Region.views() {
+		r := detachRegs(t.Regs, &g.gad, at, w.sp)
+		if err := step("detach.registers"); err != nil {
 			return leaving(err)
 		}
-		if err := sys.ContSyscall(t.TID); err != nil {
+		if err := sys.SetRegs(t.TID, &r); err != nil {
 			return leaving(err)
 		}
-		faultpoint.At("detach.runs")
-		if err := e.syscallStop(); err != nil {
-			return err
+		e.halted = false
+		for range 2 {
+			if err := step("detach.go"); err != nil {
+				return leaving(err)
+			}
+			if err := sys.ContSyscall(t.TID); err != nil {
+				return leaving(err)
+			}
+			faultpoint.At("detach.runs")
+			if err := e.syscallStop(); err != nil {
+				return err
+			}
+		}
+		end, err := sys.GetRegs(t.TID)
+		if err != nil {
+			return leaving(err)
+		}
+		if r := callResult(&end); r != 0 {
+			return leaving(fmt.Errorf("unmapping the executor's region at %#x: %w", at, unix.Errno(-r)))
 		}
 	}
-	end, err := sys.GetRegs(t.TID)
-	if err != nil {
-		return leaving(err)
-	}
-	if err := home(); err != nil {
-		return err
-	}
-	if r := callResult(&end); r != 0 {
-		return fmt.Errorf("pid %d: unmapping the executor's region at %#x: %w", g.PID, g.Region.addr, unix.Errno(-r))
-	}
-	return nil
+	return home()
 }

@@ -28,7 +28,7 @@ func (r *Region) Boot(pid int, insn uint64, slot int) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := attachRegs(regs, &Gadgets{Syscall: insn}, uint64(r.ID()), r.addr, 0, stackOf(&regs))
+	g := attachRegs(regs, &Gadgets{Syscall: insn}, uint64(r.ID()), r.addr, sys.ShmExec, stackOf(&regs))
 	if err := sys.SetRegs(pid, &g); err != nil {
 		return nil, err
 	}

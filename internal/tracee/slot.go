@@ -16,6 +16,13 @@ import (
 
 // A region is one shared segment: a header page, a code page, and slots. Each
 // thread that runs the executor has a slot of its own.
+//
+// A program's address space gets two views of it, one behind the other: the
+// first can be read and executed, the second read and written. Memory that is
+// writable and executable at once a process may have forbidden itself
+// (PR_SET_MDWE), which nothing tells from outside; and a shmat that fails is the
+// one thing that a thread would not survive without us. Processes of our own
+// making have one view that can do all.
 const (
 	headerSize = 4096
 	codeOff    = headerSize
@@ -54,8 +61,10 @@ const (
 	dataEnd     = undoOff
 	homeOff     = 0xc000 // the way home: code, and what it loads
 	homeDataOff = 0xc100
+	secondOff   = 0xc400 // code that maps the second view
 	lendOff     = 0x98
 	altOff      = 0xa0
+	offHome     = 0xb8 // address of the way home
 	maxCalls    = (dataOff - offCalls) / callSize
 	maxUndo     = (homeOff - undoOff) / callSize
 	flagRemove  = 1
@@ -76,7 +85,8 @@ var le = binary.LittleEndian
 // calls point to, and their results.
 type Slot struct {
 	mem  []byte
-	addr uint64 // of the slot in the task
+	addr uint64 // of the slot in the task, where it can be written
+	code uint64 // of the slot in the task, where it can be executed
 	n    int
 	data int
 }
@@ -194,6 +204,7 @@ func (s *Slot) init(owner uint64) {
 	clear(s.mem[:offCalls])
 	s.put64(offOwner, owner)
 	s.put64(offMask, ^uint64(0))
+	s.put64(offHome, s.code+homeOff)
 	s.Reset()
 }
 
@@ -228,6 +239,7 @@ func (s *Slot) Phase() uint32 { return atomic.LoadUint32(s.word(offPhase)) }
 type Region struct {
 	shm   *sys.Shm
 	addr  uint64 // in the task(s)
+	data  uint64 // of the view that can be written: addr, or behind the first
 	slots int
 	list  *sys.RobustList
 	key   int32
@@ -238,11 +250,12 @@ type Region struct {
 // uid and gid may attach. The calling OS thread becomes its owner through list
 // (nil for tasks that die with their tracer).
 func NewRegion(n int, addr uint64, uid, gid uint32, list *sys.RobustList) (*Region, error) {
-	return newRegion(n, addr, uid, gid, list, nil, 0)
+	return newRegion(n, addr, addr, uid, gid, list, nil, 0)
 }
 
-// newRegion is NewRegion that notes in j that pid is to get the region.
-func newRegion(n int, addr uint64, uid, gid uint32, list *sys.RobustList, j *journal.Journal, pid int) (*Region, error) {
+// newRegion is NewRegion, with the second view at data, that notes in j that pid
+// is to get the region.
+func newRegion(n int, addr, data uint64, uid, gid uint32, list *sys.RobustList, j *journal.Journal, pid int) (*Region, error) {
 	if len(executorCode) == 0 {
 		return nil, sys.ErrArch
 	}
@@ -254,7 +267,7 @@ func newRegion(n int, addr uint64, uid, gid uint32, list *sys.RobustList, j *jou
 		}
 		owner = list.TID()
 	}
-	r := &Region{addr: addr, slots: n, list: list}
+	r := &Region{addr: addr, data: data, slots: n, list: list}
 	// Under a key that was noted before the segment is there: whatever happens
 	// to us, it can be found.
 	for {
@@ -294,6 +307,15 @@ func RegionSize(n int) int { return slotsOff + n*SlotSize }
 // for sys.NewRobustList.
 const RobustOffset = ownerOff - robustLinkOff
 
+// views gives the addresses of a region's mappings, in the order in which they
+// are to be taken away: code in the first view leads home to the last.
+func (r *Region) views() []uint64 {
+	if r.data == r.addr {
+		return []uint64{r.addr}
+	}
+	return []uint64{r.data, r.addr}
+}
+
 // Addr gives where the region lies in the task.
 func (r *Region) Addr() uint64 { return r.addr }
 
@@ -311,8 +333,8 @@ func (r *Region) entry() uint64 { return r.addr + codeOff }
 // Slot gives slot i, ready for an executor.
 func (r *Region) Slot(i int) *Slot {
 	o := slotsOff + i*SlotSize
-	s := &Slot{mem: r.shm.Mem[o : o+SlotSize : o+SlotSize], addr: r.addr + uint64(o)}
-	s.init(r.addr + ownerOff)
+	s := &Slot{mem: r.shm.Mem[o : o+SlotSize : o+SlotSize], addr: r.data + uint64(o), code: r.addr + uint64(o)}
+	s.init(r.data + ownerOff)
 	return s
 }
 
