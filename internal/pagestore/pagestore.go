@@ -8,13 +8,11 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
-	"sort"
 	"sync"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
 )
@@ -126,119 +124,4 @@ func writeFile(dir, name string, base, size uint64, next piece, progress func(in
 		}
 	}
 	return s, nil
-}
-
-// Store reads a checkpoint's pages.
-type Store struct {
-	files []*storeFile
-	total uint64
-}
-
-type storeFile struct {
-	*fm.StoreFile
-	base  uint64
-	mem   []byte
-	mu    sync.Mutex
-	state []bool // chunks that were summed and are right
-}
-
-// Open maps the files that a manifest names, and refuses those that are not of
-// the size they had.
-func Open(dir string, files []*fm.StoreFile) (_ *Store, err error) {
-	s := &Store{}
-	defer func() {
-		if err != nil {
-			s.Close()
-		}
-	}()
-	for _, d := range files {
-		if d.GetName() != filepath.Base(d.GetName()) || d.GetChunk() == 0 || uint64(len(d.GetCrc())) != (d.GetSize()+uint64(d.GetChunk())-1)/uint64(d.GetChunk()) {
-			return nil, fault.Errorf(fault.ErrDamaged, "page store %q: description does not fit", d.GetName())
-		}
-		f, err := os.Open(filepath.Join(dir, d.GetName()))
-		if err != nil {
-			return nil, fault.Wrap(fault.ErrDamaged, fmt.Errorf("page store: %w", err))
-		}
-		st, err := f.Stat()
-		if err == nil && st.Size() != int64(d.GetSize()) {
-			err = fault.Errorf(fault.ErrDamaged, "page store %s/%s: %d bytes where %d were written", dir, d.GetName(), st.Size(), d.GetSize())
-		}
-		sf := &storeFile{StoreFile: d, base: s.total, state: make([]bool, len(d.GetCrc()))}
-		if err == nil && d.GetSize() > 0 {
-			sf.mem, err = unix.Mmap(int(f.Fd()), 0, int(d.GetSize()), unix.PROT_READ, unix.MAP_SHARED)
-		}
-		f.Close()
-		if err != nil {
-			return nil, err
-		}
-		s.files = append(s.files, sf)
-		s.total += d.GetSize()
-	}
-	return s, nil
-}
-
-// Close unmaps the store.
-func (s *Store) Close() {
-	for _, f := range s.files {
-		if f.mem != nil {
-			unix.Munmap(f.mem)
-			f.mem = nil
-		}
-	}
-}
-
-// Size gives the store's bytes.
-func (s *Store) Size() uint64 { return s.total }
-
-// At gives n bytes of the store from off on, or fewer where a file ends, after
-// their chunks' checksums were found right. They are mapped from the page
-// cache and valid until Close.
-func (s *Store) At(off, n uint64) ([]byte, error) {
-	i := sort.Search(len(s.files), func(i int) bool { return off < s.files[i].base+s.files[i].GetSize() })
-	if i == len(s.files) {
-		return nil, fault.Errorf(fault.ErrDamaged, "page store: offset %#x beyond its end %#x", off, s.total)
-	}
-	f := s.files[i]
-	from := off - f.base
-	to := min(from+n, f.GetSize())
-	if err := f.check(from, to); err != nil {
-		return nil, err
-	}
-	return f.mem[from:to:to], nil
-}
-
-func (f *storeFile) check(from, to uint64) error {
-	c := uint64(f.GetChunk())
-	for i := from / c; i*c < to; i++ {
-		f.mu.Lock()
-		ok := f.state[i]
-		f.mu.Unlock()
-		if ok {
-			continue
-		}
-		b := f.mem[i*c : min((i+1)*c, f.GetSize())]
-		if crc32.Checksum(b, image.Castagnoli) != f.GetCrc()[i] {
-			return fault.Errorf(fault.ErrDamaged, "page store %s: bytes %#x to %#x are not what was written (checksum)", f.GetName(), i*c, i*c+uint64(len(b)))
-		}
-		f.mu.Lock()
-		f.state[i] = true
-		f.mu.Unlock()
-	}
-	return nil
-}
-
-// Verify sums every chunk.
-func (s *Store) Verify(progress func(int64)) error {
-	for _, f := range s.files {
-		for off := uint64(0); off < f.GetSize(); off += uint64(f.GetChunk()) {
-			end := min(off+uint64(f.GetChunk()), f.GetSize())
-			if err := f.check(off, end); err != nil {
-				return err
-			}
-			if progress != nil {
-				progress(int64(end - off))
-			}
-		}
-	}
-	return nil
 }

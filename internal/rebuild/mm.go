@@ -2,7 +2,6 @@ package rebuild
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"sort"
 
@@ -260,6 +259,9 @@ func (b *builder) mapAreas(q *queue, p *proc, kept []bool) error {
 		flags &^= unix.MAP_STACK
 		q.add("mmap", unix.SYS_MMAP, a.GetStart(), a.GetEnd()-a.GetStart(), uint64(b.firstProt(p, i)), flags, fd, off)
 		q.want(a.GetStart())
+		if m := a.GetMadv() & hugeAdvice; m != 0 && a.GetFlags()&(unix.MAP_HUGETLB|mapDroppable) == 0 {
+			b.advise(q, a, m)
+		}
 	}
 	for i := range send {
 		q.add("close", unix.SYS_CLOSE, uint64(i))
@@ -296,12 +298,8 @@ func (b *builder) protect(p *proc, kept []bool) error {
 		if want := b.firstProt(p, i); want != a.GetProt() {
 			q.add("mprotect", unix.SYS_MPROTECT, a.GetStart(), n, uint64(a.GetProt()))
 		}
-		if a.GetFlags()&unix.MAP_HUGETLB == 0 {
-			for advice := uint64(0); a.GetMadv()>>advice != 0; advice++ {
-				if a.GetMadv()>>advice&1 != 0 && a.GetFlags()&mapDroppable == 0 {
-					q.add("madvise", unix.SYS_MADVISE, a.GetStart(), n, advice)
-				}
-			}
+		if m := a.GetMadv() &^ hugeAdvice; m != 0 && a.GetFlags()&(unix.MAP_HUGETLB|mapDroppable) == 0 {
+			b.advise(q, a, m)
 		}
 		if name := a.extra.GetName(); name != "" && !a.is(collect.VMAVvar) {
 			q.room(1, len(name)+16)
@@ -316,6 +314,18 @@ func (b *builder) protect(p *proc, kept []bool) error {
 		return fmt.Errorf("protecting: %w", err)
 	}
 	return nil
+}
+
+// hugeAdvice is given before pages come: it says how large they are.
+const hugeAdvice = 1<<unix.MADV_HUGEPAGE | 1<<unix.MADV_NOHUGEPAGE
+
+// advise gives advice, a bit each.
+func (b *builder) advise(q *queue, a *area, m uint64) {
+	for advice := uint64(0); m>>advice != 0; advice++ {
+		if m>>advice&1 != 0 {
+			q.add("madvise", unix.SYS_MADVISE, a.GetStart(), a.GetEnd()-a.GetStart(), advice)
+		}
+	}
 }
 
 const madvGuardInstall = 102 // MADV_GUARD_INSTALL, Linux 6.13
@@ -355,225 +365,4 @@ func (b *builder) sharedFD(id uint64) (int, error) {
 		return -1, err
 	}
 	return fd, b.fillObject(o.ShmObject, fd)
-}
-
-// fillObject writes a shared object's pages through its descriptor.
-func (b *builder) fillObject(o *fm.ShmObject, fd int) error {
-	r := o.GetPages()
-	for i, at := range r.GetVaddr() {
-		for off, n := r.GetOff()[i], r.GetPages()[i]*sys.PageSize; n > 0; {
-			d, err := b.store.At(off, min(n, fillPiece))
-			if err != nil {
-				return err
-			}
-			end := o.GetSize()
-			w := d
-			if at+uint64(len(w)) > end && o.GetHugeShift() == 0 {
-				w = w[:max(int64(end)-int64(at), 0)]
-			}
-			if err := writeObject(fd, w, int64(at), o.GetHugeShift() != 0); err != nil {
-				return fmt.Errorf("shared memory object: %w", err)
-			}
-			at, off, n = at+uint64(len(d)), off+uint64(len(d)), n-uint64(len(d))
-			b.filled(len(d))
-		}
-	}
-	return nil
-}
-
-// writeObject writes to a shmem file; hugetlbfs files have no write, they are
-// mapped.
-func writeObject(fd int, d []byte, at int64, huge bool) error {
-	if huge {
-		const span = 1 << 21
-		base := at &^ (span - 1)
-		n := (int(at-base) + len(d) + span - 1) &^ (span - 1)
-		m, err := unix.Mmap(fd, base, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		if err != nil {
-			return err
-		}
-		copy(m[at-base:], d)
-		return unix.Munmap(m)
-	}
-	for len(d) > 0 {
-		n, err := unix.Pwrite(fd, d, at)
-		if err != nil {
-			return err
-		}
-		d, at = d[n:], at+int64(n)
-	}
-	return nil
-}
-
-const fillPiece = 1 << 20
-
-// fill writes a process's pages; those that it inherited with the same content
-// are left shared with its parent, those it must not have are dropped.
-func (b *builder) fill(p, from *proc, kept []bool) error {
-	w := &pageWriter{b: b, p: p}
-	defer w.close()
-	r := p.pages
-	if from == nil {
-		for i := range r.GetVaddr() {
-			if err := w.write(r.GetVaddr()[i], r.GetPages()[i]*sys.PageSize, r.GetOff()[i]); err != nil {
-				return err
-			}
-		}
-		return w.flush()
-	}
-	mine, theirs := newCursor(r), newCursor(from.pages)
-	for i := range p.areas {
-		a := &p.areas[i]
-		if a.shared() || a.special() {
-			continue
-		}
-		inherited := kept[i] && a.inheritable()
-		err := diff(mine, theirs, a.GetStart(), a.GetEnd(), inherited, func(at, n, off uint64) error {
-			return w.write(at, n, off)
-		}, func(at, n uint64) error {
-			w.drop(at, n)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return w.flush()
-}
-
-// cursor walks runs in ascending order of addresses.
-type cursor struct {
-	r    *fm.PageRuns
-	i    int
-	done uint64 // bytes of run i already taken
-}
-
-func newCursor(r *fm.PageRuns) *cursor { return &cursor{r: r} }
-
-// next gives the first piece at or after start and before end.
-func (c *cursor) peek(start, end uint64) (at, n, off uint64, ok bool) {
-	for c.i < len(c.r.GetVaddr()) {
-		v, l, o := c.r.GetVaddr()[c.i], c.r.GetPages()[c.i]*sys.PageSize, c.r.GetOff()[c.i]
-		if v+l <= start {
-			c.i++
-			continue
-		}
-		if v >= end {
-			return 0, 0, 0, false
-		}
-		if v < start {
-			o += start - v
-			l -= start - v
-			v = start
-		}
-		if v+l > end {
-			l = end - v
-		}
-		return v, l, o, true
-	}
-	return 0, 0, 0, false
-}
-
-// diff walks [start,end) of two lists of runs: write gets what only the first
-// has or has otherwise, drop what only the second has. Without inherited the
-// second counts as empty.
-func diff(mine, theirs *cursor, start, end uint64, inherited bool, write func(at, n, off uint64) error, drop func(at, n uint64) error) error {
-	for at := start; at < end; {
-		ma, mn, mo, mok := mine.peek(at, end)
-		var ta, tn, to uint64
-		tok := false
-		if inherited {
-			ta, tn, to, tok = theirs.peek(at, end)
-		}
-		var err error
-		switch {
-		case !mok && !tok:
-			return nil
-		case mok && (!tok || ma < ta):
-			n := mn
-			if tok {
-				n = min(n, ta-ma)
-			}
-			err = write(ma, n, mo)
-			at = ma + n
-		case tok && (!mok || ta < ma):
-			n := tn
-			if mok {
-				n = min(n, ma-ta)
-			}
-			err = drop(ta, n)
-			at = ta + n
-		default: // both begin here
-			n := min(mn, tn)
-			if mo != to {
-				err = write(ma, n, mo)
-			}
-			at = ma + n
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// pageWriter gathers pieces for process_vm_writev.
-type pageWriter struct {
-	b     *builder
-	p     *proc
-	mem   *os.File
-	drops [][2]uint64
-}
-
-func (w *pageWriter) write(at, n, off uint64) error {
-	for n > 0 {
-		d, err := w.b.store.At(off, min(n, fillPiece))
-		if err != nil {
-			return err
-		}
-		if err := w.put(at, d); err != nil {
-			return fmt.Errorf("pid %d: page at %#x: %w", w.p.pid, at, err)
-		}
-		l := uint64(len(d))
-		at, off, n = at+l, off+l, n-l
-		w.b.filled(len(d))
-	}
-	return nil
-}
-
-// put writes bytes into the task; where it may not write itself, through
-// /proc/PID/mem, which may.
-func (w *pageWriter) put(at uint64, d []byte) error {
-	err := sys.WriteMem(w.p.host(), at, d)
-	if err == nil {
-		return nil
-	}
-	if w.mem == nil {
-		var merr error
-		if w.mem, merr = os.OpenFile(fmt.Sprintf("/proc/%d/mem", w.p.host()), os.O_RDWR, 0); merr != nil {
-			return err
-		}
-	}
-	_, err = w.mem.WriteAt(d, int64(at))
-	return err
-}
-
-func (w *pageWriter) drop(at, n uint64) { w.drops = append(w.drops, [2]uint64{at, n}) }
-
-func (w *pageWriter) flush() error {
-	if len(w.drops) == 0 {
-		return nil
-	}
-	w.p.exec.Reset()
-	q := &queue{b: w.b, e: w.p.exec}
-	for _, d := range w.drops {
-		q.add("madvise(MADV_DONTNEED)", unix.SYS_MADVISE, d[0], d[1], unix.MADV_DONTNEED)
-	}
-	return q.flush()
-}
-
-func (w *pageWriter) close() {
-	if w.mem != nil {
-		w.mem.Close()
-	}
 }

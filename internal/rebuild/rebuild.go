@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -89,6 +90,7 @@ type builder struct {
 	ownTerminal *bool
 	init        int // of the new pid namespace
 	bytes       int64
+	filledLock  sync.Mutex
 	total       int64
 	err         error
 
@@ -172,7 +174,10 @@ func (b *builder) progress(phase string, done, total int64) {
 	}
 }
 
+// filled counts bytes of memory in place; several goroutines call it.
 func (b *builder) filled(n int) {
+	b.filledLock.Lock()
+	defer b.filledLock.Unlock()
 	b.bytes += int64(n)
 	b.progress("fill", b.bytes, b.total)
 }

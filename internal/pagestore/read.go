@@ -1,0 +1,200 @@
+package pagestore
+
+import (
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/image/fm"
+)
+
+// Store reads a checkpoint's pages. Its files are read, not mapped: an error of
+// the storage comes back as an error, where a mapping would end the process by
+// SIGBUS; and a chunk read into a buffer that stays in the processor's cache
+// costs less than page faults on the file.
+type Store struct {
+	files []*storeFile
+	total uint64
+}
+
+type storeFile struct {
+	*fm.StoreFile
+	base uint64
+	f    *os.File
+	good []atomic.Bool // chunks that were summed and are right
+}
+
+// Open opens the files that a manifest names, and refuses those that are not of
+// the size they had.
+func Open(dir string, files []*fm.StoreFile) (*Store, error) {
+	return OpenWith(files, func(name string) (*os.File, error) { return os.Open(filepath.Join(dir, name)) })
+}
+
+// OpenWith is Open of files that open gives; the store closes them.
+func OpenWith(files []*fm.StoreFile, open func(name string) (*os.File, error)) (_ *Store, err error) {
+	s := &Store{}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	for _, d := range files {
+		if d.GetName() != filepath.Base(d.GetName()) || d.GetChunk() == 0 || uint64(len(d.GetCrc())) != (d.GetSize()+uint64(d.GetChunk())-1)/uint64(d.GetChunk()) {
+			return nil, fault.Errorf(fault.ErrDamaged, "page store %q: description does not fit", d.GetName())
+		}
+		f, err := open(d.GetName())
+		if err != nil {
+			return nil, fault.Wrap(fault.ErrDamaged, fmt.Errorf("page store: %w", err))
+		}
+		s.files = append(s.files, &storeFile{StoreFile: d, base: s.total, f: f, good: make([]atomic.Bool, len(d.GetCrc()))})
+		s.total += d.GetSize()
+		st, err := f.Stat()
+		if err == nil && st.Size() != int64(d.GetSize()) {
+			err = fault.Errorf(fault.ErrDamaged, "page store %s: %d bytes where %d were written", f.Name(), st.Size(), d.GetSize())
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close closes the store's files.
+func (s *Store) Close() {
+	for _, f := range s.files {
+		f.f.Close()
+	}
+	s.files = nil
+}
+
+// Size gives the store's bytes.
+func (s *Store) Size() uint64 { return s.total }
+
+// Files gives the open files, in the order of their offsets; they stay the
+// store's.
+func (s *Store) Files() (out []*os.File) {
+	for _, f := range s.files {
+		out = append(out, f.f)
+	}
+	return out
+}
+
+// Reader reads a store for one goroutine, through a buffer of its own.
+type Reader struct {
+	s     *Store
+	file  *storeFile // what the buffer holds:
+	start uint64     // from here in the file on,
+	held  []byte     // these bytes
+	buf   []byte
+}
+
+// buffers are mapped memory, which never moves and is given to system calls by
+// its address, and is expensive to touch for the first time.
+var buffers = sync.Pool{New: func() any {
+	b, err := unix.Mmap(-1, 0, Chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return []byte(nil)
+	}
+	return b
+}}
+
+// NewReader begins to read; Close must follow.
+func (s *Store) NewReader() *Reader { return &Reader{s: s} }
+
+// Close gives the buffer back.
+func (r *Reader) Close() {
+	if len(r.buf) == Chunk {
+		buffers.Put(r.buf)
+	}
+	r.buf, r.held = nil, nil
+}
+
+// At gives n bytes of the store from off on, or fewer where a chunk or a file
+// ends, after their chunk's checksum was found right. They are valid until the
+// next call.
+func (r *Reader) At(off, n uint64) ([]byte, error) {
+	i := sort.Search(len(r.s.files), func(i int) bool { return off < r.s.files[i].base+r.s.files[i].GetSize() })
+	if i == len(r.s.files) {
+		return nil, fault.Errorf(fault.ErrDamaged, "page store: offset %#x beyond its end %#x", off, r.s.total)
+	}
+	f := r.s.files[i]
+	from := off - f.base
+	c := uint64(f.GetChunk())
+	chunk := from / c
+	end := min((chunk+1)*c, f.GetSize())
+	to := min(from+n, end)
+	if r.file != f || from < r.start || to > r.start+uint64(len(r.held)) {
+		// Of a chunk that is known to be right only what is wanted is read.
+		start, stop := chunk*c, end
+		known := f.good[chunk].Load()
+		if known {
+			start, stop = from, to
+		}
+		if err := r.read(f, start, stop); err != nil {
+			return nil, err
+		}
+		if !known {
+			if crc32.Checksum(r.held, image.Castagnoli) != f.GetCrc()[chunk] {
+				r.file = nil
+				return nil, fault.Errorf(fault.ErrDamaged, "page store %s: bytes %#x to %#x are not what was written (checksum)", f.f.Name(), start, stop)
+			}
+			f.good[chunk].Store(true)
+		}
+	}
+	return r.held[from-r.start : to-r.start : to-r.start], nil
+}
+
+// read fills the buffer with bytes of a file.
+func (r *Reader) read(f *storeFile, start, stop uint64) error {
+	n := int(stop - start)
+	r.file = nil
+	if len(r.buf) < n {
+		r.Close()
+		if n <= Chunk {
+			r.buf = buffers.Get().([]byte)
+		}
+		if len(r.buf) < n { // a store with larger chunks
+			r.buf = make([]byte, n)
+		}
+	}
+	r.held = r.buf[:n]
+	for done := 0; done < n; {
+		k, err := unix.Pread(int(f.f.Fd()), r.held[done:], int64(start)+int64(done))
+		switch {
+		case err == unix.EINTR:
+		case err == nil && k == 0:
+			return fault.Errorf(fault.ErrDamaged, "page store %s: it ends at %#x: %w", f.f.Name(), start+uint64(done), io.ErrUnexpectedEOF)
+		case err != nil:
+			return fault.Wrap(fault.ErrDamaged, fmt.Errorf("page store %s: reading at %#x: %w", f.f.Name(), start+uint64(done), err))
+		}
+		done += max(k, 0)
+	}
+	r.file, r.start = f, start
+	return nil
+}
+
+// Verify sums every chunk.
+func (s *Store) Verify(progress func(int64)) error {
+	r := s.NewReader()
+	defer r.Close()
+	for off := uint64(0); off < s.total; {
+		b, err := r.At(off, Chunk)
+		if err != nil {
+			return err
+		}
+		off += uint64(len(b))
+		if progress != nil {
+			progress(int64(len(b)))
+		}
+	}
+	return nil
+}

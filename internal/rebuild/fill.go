@@ -1,0 +1,393 @@
+package rebuild
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fermata-cr/fermata/internal/collect"
+	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/procfs"
+	"github.com/fermata-cr/fermata/internal/sys"
+)
+
+// Pages come into a process in one of two ways, both without its help:
+//
+//   - UFFDIO_COPY into an area registered with a userfaultfd of its address
+//     space: the kernel copies into a new page without clearing it first. It
+//     makes small pages only.
+//   - process_vm_writev: where pages are there already (inherited by fork), where
+//     whole huge pages are wanted, and in areas that userfaultfd cannot register.
+//
+// Several threads fill at once, each its own share of the store in order.
+
+// piece is a range of an address space and where its content is in the store.
+type piece struct{ at, n, off uint64 }
+
+const (
+	// fillPiece bounds what one call copies: it fits the second-level cache.
+	fillPiece = 1 << 20
+	// uffdFrom is how much there must be for a userfaultfd to be worth its
+	// making, about 30 µs.
+	uffdFrom = 1 << 20
+	hugeSize = 2 << 20
+	// fillVector bounds the ranges of one process_vm_writev (IOV_MAX).
+	fillVector = 1024
+)
+
+// filling sorts the pieces of a process by the way they take.
+type filling struct {
+	fresh    []piece // by userfaultfd
+	areas    []*area // that fresh pieces are in
+	written  []piece // by process_vm_writev
+	drops    [][2]uint64
+	freshLen uint64
+}
+
+// fill brings a process's pages into place; those that it inherited with the
+// same content are left shared with its parent, those it must not have are
+// dropped.
+func (b *builder) fill(p, from *proc, kept []bool) error {
+	var f filling
+	theirs := newCursor(&fm.PageRuns{})
+	if from != nil {
+		theirs = newCursor(from.pages)
+	}
+	mine := newCursor(p.pages)
+	for i := range p.areas {
+		a := &p.areas[i]
+		if a.shared() || a.special() {
+			continue
+		}
+		before := len(f.fresh)
+		err := diff(mine, theirs, a.GetStart(), a.GetEnd(), kept[i] && a.inheritable(), func(at, n, off uint64) error {
+			f.add(piece{at, n, off}, !kept[i] && a.fresh(), b.hugeIn(p, a))
+			return nil
+		}, func(at, n uint64) error {
+			f.drops = append(f.drops, [2]uint64{at, n})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if len(f.fresh) > before {
+			f.areas = append(f.areas, a)
+		}
+	}
+	return b.carryOut(p, &f)
+}
+
+// fresh tells whether an area that was mapped just now can be registered with a
+// userfaultfd.
+func (a *area) fresh() bool {
+	return a.is(collect.VMAAnonPrivate) && a.GetFlags()&unix.MAP_HUGETLB == 0 && a.GetFlags()&mapDroppable != mapDroppable
+}
+
+// thpAlways: huge pages are made without being asked for.
+var thpAlways = sync.OnceValue(func() bool {
+	s, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+	return err == nil && len(s) > 7 && string(s[:8]) == "[always]"
+})
+
+// hugeIn tells whether the program's own touch would have made huge pages in an
+// area.
+func (b *builder) hugeIn(p *proc, a *area) bool {
+	if p.mm.GetThpDisabled() || !a.is(collect.VMAAnonPrivate) || a.flags()&procfs.VMNoHugePage != 0 {
+		return false
+	}
+	return a.flags()&procfs.VMHugePage != 0 || thpAlways()
+}
+
+// add notes a piece. Of an area with huge pages, whole ones are written, which
+// makes them huge; the others are brought in as small pages, so that nothing is
+// there that was not.
+func (f *filling) add(x piece, fresh, huge bool) {
+	if !fresh {
+		f.written = append(f.written, x)
+		return
+	}
+	if huge {
+		head := min(x.n, -x.at&(hugeSize-1))
+		whole := (x.n - head) &^ (hugeSize - 1)
+		if whole > 0 {
+			f.put(piece{x.at, head, x.off})
+			f.written = append(f.written, piece{x.at + head, whole, x.off + head})
+			x = piece{x.at + head + whole, x.n - head - whole, x.off + head + whole}
+		}
+	}
+	f.put(x)
+}
+
+func (f *filling) put(x piece) {
+	if x.n > 0 {
+		f.fresh, f.freshLen = append(f.fresh, x), f.freshLen+x.n
+	}
+}
+
+// carryOut brings the pieces in: those by userfaultfd first, because a write to
+// a registered area would wait for ever.
+func (b *builder) carryOut(p *proc, f *filling) error {
+	t := &target{p: p, uffd: -1}
+	defer t.close()
+	if f.freshLen >= uffdFrom {
+		if err := t.register(f.areas); err != nil {
+			return err
+		}
+	}
+	if t.uffd >= 0 {
+		if err := b.pour(f.fresh, t.copyIn); err != nil {
+			return err
+		}
+		t.unregister()
+	} else {
+		f.written = append(f.fresh, f.written...)
+	}
+	if err := b.pour(f.written, t.write); err != nil {
+		return err
+	}
+	if len(f.drops) == 0 {
+		return nil
+	}
+	p.exec.Reset()
+	q := &queue{b: b, e: p.exec}
+	for _, d := range f.drops {
+		q.add("madvise(MADV_DONTNEED)", unix.SYS_MADVISE, d[0], d[1], unix.MADV_DONTNEED)
+	}
+	return q.flush()
+}
+
+// pour hands the content of pieces to put, several goroutines at once; what it
+// gets lies one after another in the store.
+func (b *builder) pour(all []piece, put func(batch []piece, data []byte) error) error {
+	var total uint64
+	for i := range all {
+		total += all[i].n
+	}
+	if byOff := func(x, y piece) int { return cmp.Compare(x.off, y.off) }; !slices.IsSortedFunc(all, byOff) {
+		slices.SortFunc(all, byOff)
+	}
+	workers := min(runtime.GOMAXPROCS(0), 8, int(total/fillPiece)+1)
+	errs := make([]error, workers)
+	var failed atomic.Bool
+	work := func(w int) {
+		first, last := total*uint64(w)/uint64(workers), total*uint64(w+1)/uint64(workers)
+		if errs[w] = b.share(all, first&^(sys.PageSize-1), last&^(sys.PageSize-1), &failed, put); errs[w] != nil {
+			failed.Store(true)
+		}
+	}
+	var wg sync.WaitGroup
+	for w := range workers - 1 {
+		wg.Go(func() { work(w) })
+	}
+	work(workers - 1)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// share hands on what lies between the first and the last byte of all pieces
+// taken together.
+func (b *builder) share(all []piece, first, last uint64, failed *atomic.Bool, put func([]piece, []byte) error) error {
+	var at uint64 // of the next piece, in all of them
+	var batch []piece
+	var n uint64
+	r := b.store.NewReader()
+	defer r.Close()
+	flush := func() error {
+		for n > 0 {
+			d, err := r.At(batch[0].off, n)
+			if err != nil {
+				return err
+			}
+			now := batch
+			var rest []piece
+			if uint64(len(d)) < n { // a file of the store ends here
+				now, rest = cut(batch, uint64(len(d)))
+			}
+			if err := put(now, d); err != nil {
+				return err
+			}
+			b.filled(len(d))
+			batch, n = rest, n-uint64(len(d))
+		}
+		batch = batch[:0]
+		return nil
+	}
+	for i := range all {
+		x := all[i]
+		start := at
+		at += x.n
+		if at <= first {
+			continue
+		}
+		if start >= last || failed.Load() {
+			break
+		}
+		if start < first {
+			d := first - start
+			x.at, x.off, x.n, start = x.at+d, x.off+d, x.n-d, first
+		}
+		x.n = min(x.n, last-start)
+		for x.n > 0 {
+			if n > 0 && (batch[len(batch)-1].off+batch[len(batch)-1].n != x.off || n == fillPiece || len(batch) == fillVector) {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			// Up to the end of a checksummed chunk, so that each is looked at by
+			// one goroutine, while it is in its cache.
+			l := min(x.n, fillPiece-n, fillPiece-x.off%fillPiece)
+			batch, n = append(batch, piece{x.at, l, x.off}), n+l
+			x.at, x.off, x.n = x.at+l, x.off+l, x.n-l
+			if x.off%fillPiece == 0 {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return flush()
+}
+
+// cut divides pieces after n bytes.
+func cut(all []piece, n uint64) (head, tail []piece) {
+	for i, x := range all {
+		if x.n <= n {
+			n -= x.n
+			continue
+		}
+		head = append(head, all[:i]...)
+		if n > 0 {
+			head = append(head, piece{x.at, n, x.off})
+		}
+		tail = append(tail, piece{x.at + n, x.n - n, x.off + n})
+		return head, append(tail, all[i+1:]...)
+	}
+	return all, nil
+}
+
+// target is the address space that pages go to.
+type target struct {
+	p    *proc
+	uffd int
+	once sync.Once
+	mem  *os.File // /proc/PID/mem, where the process itself may not write
+	err  error
+}
+
+func (t *target) close() {
+	t.unregister()
+	if t.mem != nil {
+		t.mem.Close()
+	}
+}
+
+// register registers areas with a userfaultfd; without one t.uffd stays -1.
+func (t *target) register(areas []*area) (err error) {
+	// Nobody touches the pages meanwhile, so what everybody may have suffices.
+	fd, err := t.p.userfaultfd(sys.UffdUserModeOnly)
+	if err != nil {
+		return nil // too old a kernel, or forbidden: there is another way
+	}
+	if err = sys.UffdEnable(fd, 0); err == nil {
+		for _, a := range areas {
+			if err = sys.UffdRegister(fd, a.GetStart(), a.GetEnd()-a.GetStart(), sys.UffdMissing); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		unix.Close(fd) // which undoes what was registered
+		return nil
+	}
+	t.uffd = fd
+	return nil
+}
+
+// unregister closes the userfaultfd, and with it everything about it.
+func (t *target) unregister() {
+	if t.uffd >= 0 {
+		unix.Close(t.uffd)
+		t.uffd = -1
+	}
+}
+
+// userfaultfd makes a userfaultfd of the process's address space and gives it to
+// this process alone.
+func (p *proc) userfaultfd(flags uint64) (int, error) {
+	pidfd, err := unix.PidfdOpen(p.host(), 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(pidfd)
+	e := p.Executor()
+	n, err := e.Call(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|flags)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.PidfdGetfd(pidfd, int(n), 0)
+	e.Reset()
+	if _, cerr := e.Call(unix.SYS_CLOSE, uint64(n)); err == nil && cerr != nil {
+		unix.Close(fd)
+		err = cerr
+	}
+	if err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+// copyIn brings pieces in through the userfaultfd.
+func (t *target) copyIn(batch []piece, d []byte) error {
+	for _, x := range batch {
+		for n := uint64(0); n < x.n; {
+			done, err := sys.UffdCopy(t.uffd, x.at+n, d[n:x.n])
+			n += uint64(done)
+			if err != nil && (err != unix.EAGAIN || done == 0) {
+				return fmt.Errorf("pid %d: page at %#x: %w", t.p.pid, x.at+n, err)
+			}
+		}
+		d = d[x.n:]
+	}
+	return nil
+}
+
+// write writes pieces with process_vm_writev; where the process may not write
+// itself, through /proc/PID/mem, which may.
+func (t *target) write(batch []piece, d []byte) error {
+	ranges := make([]sys.Range, len(batch))
+	for i, x := range batch {
+		ranges[i] = sys.Range{Addr: x.at, Len: x.n}
+	}
+	if n, err := sys.WriteMemV(t.p.host(), d, ranges); err == nil && n == len(d) {
+		return nil
+	}
+	for _, x := range batch {
+		if err := t.writeOne(x.at, d[:x.n]); err != nil {
+			return fmt.Errorf("pid %d: page at %#x: %w", t.p.pid, x.at, err)
+		}
+		d = d[x.n:]
+	}
+	return nil
+}
+
+func (t *target) writeOne(at uint64, d []byte) error {
+	err := sys.WriteMem(t.p.host(), at, d)
+	if err == nil {
+		return nil
+	}
+	t.once.Do(func() {
+		t.mem, t.err = os.OpenFile(fmt.Sprintf("/proc/%d/mem", t.p.host()), os.O_RDWR, 0)
+	})
+	if t.err != nil {
+		return err
+	}
+	_, err = t.mem.WriteAt(d, int64(at))
+	return err
+}
