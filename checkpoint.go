@@ -158,6 +158,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if c.col, err = collect.New(c.tree, survey); err != nil {
 		return nil, err
 	}
+	c.col.AllowSeccompRisk = c.opt.AllowSeccompRisk
 	c.draft.attach(c.col, c.opt)
 	if g := c.watch.Guardian(); g != nil {
 		c.col.Files.Guard, c.col.Files.GuardTerminal = g.Sockopt, g.Terminal

@@ -64,6 +64,10 @@ type CheckpointOptions struct {
 	// SaveFiles puts the content of regular files open for writing into the
 	// checkpoint.
 	SaveFiles bool
+	// AllowSeccompRisk saves also tasks whose own seccomp filters would end
+	// them, should this process be killed in the microseconds in which it works
+	// inside them; else they are refused.
+	AllowSeccompRisk bool
 	// Timeout bounds the freeze; 0 means 10 s.
 	Timeout time.Duration
 	// Progress, when set, is called from the checkpointing goroutine.

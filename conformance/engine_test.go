@@ -27,7 +27,7 @@ func newEngine(s *supervisor) engine {
 type fermataEngine struct{ s *supervisor }
 
 func (e fermataEngine) checkpoint(pid int, img string, kill bool) tool {
-	args := []string{e.s.spec.Tool, "checkpoint", "--to", img}
+	args := append([]string{e.s.spec.Tool, "checkpoint", "--to", img}, e.s.spec.Program.Checkpoint...)
 	if kill {
 		args = append(args, "--kill")
 	}

@@ -31,6 +31,7 @@ import (
 	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/regfile"
 	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
+	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
 	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/signalfd"
 	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-inet"
 	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-packet"

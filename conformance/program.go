@@ -33,9 +33,11 @@ type Program struct {
 	Short   bool     // belongs to the representative subset of -short
 	Libs    []string // further linker arguments
 	CFlags  []string // further compiler arguments
-	Moving  []string // what legitimately changes while it waits: maps, fds, tasks, status
-	NoCRIU  []string // why CRIU cannot do it (peer comparison only); "left: why" for one mode
-	Modes   []string // run only in these modes; empty: all
+	// Checkpoint are further flags of its checkpoints.
+	Checkpoint []string
+	Moving     []string // what legitimately changes while it waits: maps, fds, tasks, status
+	NoCRIU     []string // why CRIU cannot do it (peer comparison only); "left: why" for one mode
+	Modes      []string // run only in these modes; empty: all
 	// Pause is how long the program stays dead before it is restored: long
 	// enough that a clock which ran on in the meantime would be noticed.
 	Pause time.Duration
@@ -88,6 +90,8 @@ func ParseHeader(name string, src []byte) (*Program, error) {
 			p.CFlags = append(p.CFlags, strings.Fields(val)...)
 		case "moving":
 			p.Moving = append(p.Moving, strings.Fields(val)...)
+		case "checkpoint":
+			p.Checkpoint = append(p.Checkpoint, strings.Fields(val)...)
 		case "nocriu":
 			p.NoCRIU = append(p.NoCRIU, val)
 		case "modes":

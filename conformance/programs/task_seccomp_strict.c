@@ -1,7 +1,8 @@
 // kind: credentials
 // state: strict seccomp: a child that may only read, write and exit
 // users: root nobody
-// refused: seccomp
+// checkpoint: --seccomp-risk
+// mutate: thread_core_entry.seccomp_mode
 #include "conformance.h"
 #include <linux/seccomp.h>
 
@@ -32,6 +33,18 @@ int main(int argc, char **argv)
 	OK(write(in[1], "k", 1));
 	SAME(OK(read(out[0], &c, 1)), 1);
 	SAME(c, 'l');
+	{
+		char path[64], line[128], mode = '?';
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%d/status", pid);
+		f = fopen(path, "r");
+		CHECK(f, "%s", path);
+		while (fgets(line, sizeof(line), f))
+			sscanf(line, "Seccomp: %c", &mode);
+		fclose(f);
+		SAME(mode, '1');
+	}
 	OK(write(in[1], "q", 1));
 	SAME(OK(waitpid(pid, &st, 0)), pid);
 	CHECK(WIFEXITED(st) && WEXITSTATUS(st) == 12, "the child ended with %#x", st);

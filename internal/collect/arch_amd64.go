@@ -36,6 +36,10 @@ func setTimeout(r *sys.Regs, nr uint64, a [6]uint64, v uint64) bool {
 	return true
 }
 
+// auditArch is the machine that a seccomp filter is told of
+// (AUDIT_ARCH_X86_64, include/uapi/linux/audit.h).
+const auditArch = 0xc000003e
+
 // compat tells whether a thread runs 32-bit code.
 func compat(r *sys.Regs) bool { return r.Cs == 0x23 }
 

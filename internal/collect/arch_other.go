@@ -10,6 +10,8 @@ import (
 
 // The engine refuses other machines before any of this runs.
 
+const auditArch = 0
+
 func callOf(*sys.Regs) (nr uint64, args [6]uint64)         { return 0, args }
 func issuedCall(int, *sys.Regs) uint64                     { return 0 }
 func setTimeout(*sys.Regs, uint64, [6]uint64, uint64) bool { return false }

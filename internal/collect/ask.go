@@ -221,6 +221,7 @@ func (c *Collector) askThread(t *Task, th *tracee.Thread, b *batch, core *criu_c
 		return nil, err
 	}
 	tce.Creds = credsOf(st)
+	c.saveSeccomp(th.TID, tce)
 	x.Restart = c.restartBlock(t, th)
 	tce.SignalsP = queue(th.Pending)
 

@@ -52,6 +52,11 @@ type Collector struct {
 	threads map[uint32]int   // how many run in an address space
 	// unreported are stopped children whose parents have not been told yet.
 	unreported map[int]bool
+	// AllowSeccompRisk: tasks may be saved that their own seccomp would end,
+	// should this process be killed while its executor is in them.
+	AllowSeccompRisk bool
+	filters          *filters
+	secure           map[int]*seccompState // of threads under seccomp
 	// ownVdso is this kernel's vdso image.
 	vdsoSize uint64
 }
@@ -305,6 +310,7 @@ func (c *Collector) Collect() error {
 		return err
 	}
 	c.emitShared()
+	c.emitFilters()
 	return nil
 }
 

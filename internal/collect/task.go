@@ -173,11 +173,12 @@ func (c *Collector) supported(t *Task) (bool, error) {
 			st = &s
 			t.status[th.TID] = st
 		}
+		if st.Seccomp != 0 && ok {
+			if ok, err = c.seccomp(t, th, st); err != nil {
+				return false, err
+			}
+		}
 		switch {
-		case st.Seccomp != 0 && th.TID == t.PID:
-			no("seccomp", "the task runs under a seccomp filter or in strict mode", "start it without seccomp")
-		case st.Seccomp != 0:
-			no(fmt.Sprintf("thread %d", th.TID), "it runs under seccomp", "start it without seccomp")
 		case strings.Contains(st.X86ThreadFeatures, "shstk"):
 			no(fmt.Sprintf("thread %d", th.TID), "it has a shadow stack", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off")
 		}

@@ -228,6 +228,7 @@ func (c *cleaner) clearProcess(g *region, pids []int) bool {
 		return false // traced: by the controller that is just ending, or a debugger
 	}
 	defer t.Thaw()
+	t.SuspendSeccomp()
 	p := t.Process(pids[0])
 	if p == nil || len(p.Threads) == 0 {
 		return true

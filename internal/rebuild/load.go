@@ -15,6 +15,7 @@ import (
 	criu_fs "github.com/checkpoint-restore/go-criu/v8/crit/images/fs"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+	criu_seccomp "github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
 
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
@@ -33,6 +34,8 @@ type thread struct {
 	extra *fm.ThreadExtra
 	exec  *tracee.Executor
 	wait  *waits.Wait // the timed call it goes on in
+	// filters are its seccomp filters, the oldest first.
+	filters []*criu_seccomp.SeccompFilter
 }
 
 // proc is one process to be made.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/memfd"
+	criu_seccomp "github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
 
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
@@ -93,6 +94,9 @@ type builder struct {
 	filledLock  sync.Mutex
 	total       int64
 	err         error
+
+	filters *criu_seccomp.SeccompEntry
+	secure  bool // some task runs under seccomp
 
 	own         *procfs.Status
 	ownOOM      int
@@ -195,6 +199,9 @@ func (b *builder) open() (err error) {
 	for _, p := range b.procs {
 		b.byPID[p.pid] = p
 		p.b = b
+	}
+	if err := b.loadFilters(); err != nil {
+		return err
 	}
 	if b.store, err = pagestore.Open(b.opt.Dir, b.manifest.GetStores()); err != nil {
 		return err

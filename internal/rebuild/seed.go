@@ -38,7 +38,7 @@ func (b *builder) startSeed() error {
 		return fmt.Errorf("seed: %w", err)
 	}
 	b.seed = &seed{pid: pid}
-	if err := sys.Seize(pid, sys.OptTraceSysgood|sys.OptExitKill); err != nil {
+	if err := sys.Seize(pid, b.traceOptions()); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
 	if err := sys.Interrupt(pid); err != nil {

@@ -170,6 +170,9 @@ func (b *builder) settle(p *proc) error {
 	if err := b.signals(p); err != nil {
 		return err
 	}
+	if err := b.seccomp(p); err != nil {
+		return err
+	}
 	if err := b.settleThreads(p); err != nil {
 		return err
 	}

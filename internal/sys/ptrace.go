@@ -22,7 +22,6 @@ const (
 	ptracePeekSig    = 0x4209 // 3.10
 	ptraceGetSigmask = 0x420a // 3.11
 	ptraceSetSigmask = 0x420b // 3.11
-	ptraceSeccomp    = 0x420c // 4.4
 	ptraceSysInfo    = 0x420e // 5.3
 	ptraceGetRseq    = 0x420f // 5.13
 	ptraceGetSud     = 0x4211 // 6.4

@@ -14,6 +14,9 @@ func Restarted(r sys.Regs) sys.Regs { return r }
 // RestartBlock needs an amd64 machine.
 func RestartBlock(*sys.Regs) bool { return false }
 
+// BeginAnew needs an amd64 machine.
+func BeginAnew(r sys.Regs, _ uint64) sys.Regs { return r }
+
 func ucontext(sys.Regs, uint64, uint64, []byte) []byte { return nil }
 func signalXstate(x []byte) []byte                     { return x }
 func returnSlot(*sys.Regs) uint64                      { return 0 }

@@ -135,6 +135,15 @@ func RestartBlock(r *sys.Regs) bool {
 // restartedBefore tells whether an interrupted thread was in restart_syscall.
 func restartedBefore(r *sys.Regs) bool { return r.Orig_rax == nrRestartSyscall }
 
+// BeginAnew gives registers with which a thread that was interrupted in a timed
+// call issues call nr again from its beginning, instead of going on through its
+// restart block.
+func BeginAnew(r sys.Regs, nr uint64) sys.Regs {
+	r.Orig_rax = nr
+	r.Rax = uint64(0xffffffffffffffff + errRestartNoHand + 1)
+	return r
+}
+
 // numberIn reads `mov $nr,%eax; syscall`.
 func numberIn(b []byte) (nr uint64, ok bool) {
 	return uint64(le.Uint32(b[1:])), b[0] == 0xb8 && b[5] == 0x0f && b[6] == 0x05

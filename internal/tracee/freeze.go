@@ -88,6 +88,17 @@ func (p *Process) Leader() *Thread {
 	return nil
 }
 
+// Options gives the PTRACE_O_… bits that the tree's threads are traced with.
+func (t *Tree) Options() uintptr { return t.opts }
+
+// SuspendSeccomp keeps, as far as that is permitted, the seccomp filters of all
+// threads from judging what they do until they are let go.
+func (t *Tree) SuspendSeccomp() {
+	for _, th := range t.seen {
+		_ = sys.SetOptions(th.TID, t.opts|sys.OptSuspendSeccomp)
+	}
+}
+
 // Tree is a frozen set of processes. Thaw must be called on every path.
 type Tree struct {
 	Processes []*Process // in the order they were found: parents before children
