@@ -73,27 +73,48 @@ func (timerfdKind) Collect(d *Dump, f *File) (*fdinfo.FileEntry, error) {
 // the program can get. (Waiting in an edge-triggered epoll, the timer may be
 // reported at its next expiry too.) One without may have been due in just this
 // instant; a second look tells it from one that is disarmed.
+//
+// Having been asked, a timer with a short interval may have expired again before
+// fdinfo is read: time left and expirations would be of two instants, and none
+// left would be saved, which is a timer that never expires. So both are taken
+// when fdinfo shows that it runs; from one that is too fast for that, the
+// expiration it stands still at is taken back, to come at once after a restore.
 func (f *File) timerNow() (*procfs.Timerfd, error) {
 	interval := f.Info.Timerfd.Interval != procfs.Timespec{}
+	var fd int
 	if interval {
-		fd, done, err := f.borrow()
-		if err != nil {
+		var done func()
+		var err error
+		if fd, done, err = f.borrow(); err != nil {
 			return nil, err
 		}
 		defer done()
-		var v unix.ItimerSpec
-		if err := unix.TimerfdGettime(fd, &v); err != nil {
-			return nil, fmt.Errorf("timerfd_gettime: %w", err)
+	}
+	for try := 1; ; try++ {
+		if interval {
+			var v unix.ItimerSpec
+			if err := unix.TimerfdGettime(fd, &v); err != nil {
+				return nil, fmt.Errorf("timerfd_gettime: %w", err)
+			}
+		}
+		info, err := procfs.ReadFDInfo(f.PID, f.FD)
+		if err != nil {
+			return nil, err
+		}
+		s := info.Timerfd
+		switch {
+		case s == nil:
+			return nil, errors.New("fdinfo has no clockid")
+		case !interval || s.Value != procfs.Timespec{}:
+			return s, nil
+		case s.Ticks == 0 && try == 3: // disarmed, with an interval
+			return s, nil
+		case s.Ticks > 0 && try >= 100:
+			s.Value.Nsec = 1
+			s.Ticks--
+			return s, nil
 		}
 	}
-	info, err := procfs.ReadFDInfo(f.PID, f.FD)
-	if err != nil {
-		return nil, err
-	}
-	if info.Timerfd == nil {
-		return nil, errors.New("fdinfo has no clockid")
-	}
-	return info.Timerfd, nil
 }
 
 // plainClock gives the clock that an alarm clock follows.

@@ -49,6 +49,8 @@ var timerfdRole = role("timerfd", func(a *actor) {
 	make(107, unix.CLOCK_REALTIME_ALARM, 0, unix.TFD_TIMER_ABSTIME, spec(clockNow(unix.CLOCK_REALTIME)+h, 0))
 	make(108, unix.CLOCK_MONOTONIC, 0, 0, spec(1, 0))                                   // expired
 	make(109, unix.CLOCK_MONOTONIC, 0, 0, spec(time.Millisecond, 300*time.Millisecond)) // expired, goes on
+	make(110, unix.CLOCK_MONOTONIC, 0, 0, spec(time.Microsecond, time.Microsecond))     // expires faster than it can be read
+	make(111, unix.CLOCK_MONOTONIC, 0, 0, spec(0, time.Millisecond))                    // disarmed, with an interval
 	time.Sleep(650 * time.Millisecond)
 	a.say("ready")
 })
@@ -95,6 +97,22 @@ func TestTimerfd(t *testing.T) {
 	a, o := timerState(t, p.pid, 109), timerState(t, unix.Getpid(), fd)
 	if d := time.Duration(nanos(a.Value) - nanos(o.Value)); d.Abs() > 20*time.Millisecond {
 		t.Errorf("periodic timer: phase differs by %v", d)
+	}
+	// However soon a timer expires again while it is looked at, it goes on.
+	fd = s.fd(t, r, p.pid, 110)
+	for range 2 {
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000); n != 1 {
+			t.Fatalf("the fast timer does not expire (%v)", err)
+		}
+		if _, err := unix.Read(fd, b[:]); err != nil {
+			t.Fatal(err)
+		}
+		if n := binary.NativeEndian.Uint64(b[:]); n < 1 {
+			t.Errorf("the fast timer has expired %d times", n)
+		}
+	}
+	if got := timerState(t, unix.Getpid(), s.fd(t, r, p.pid, 111)); nanos(got.Value) != 0 || nanos(got.Interval) != 1e6 || got.Ticks != 0 {
+		t.Errorf("the disarmed timer: %+v", got)
 	}
 }
 
