@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fermata-cr/fermata/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,8 +45,7 @@ func init() {
 }
 
 func TestCheckpointWaitsForWhatPasses(t *testing.T) {
-	// What whoever started the tests left open is nothing to inherit.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := inherited.Drop(); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

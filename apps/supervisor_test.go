@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fermata-cr/fermata/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,10 +107,8 @@ func supervise(raw string) {
 
 // setUp makes the supervisor's own surroundings.
 func (s *stage) setUp() {
-	// Whoever started the tests may have left descriptors open that programs
-	// must not inherit.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		s.failf("close_range: %v", err)
+	if err := inherited.Drop(); err != nil {
+		s.failf("%v", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		s.failf("child subreaper: %v", err)

@@ -18,14 +18,10 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/fermata-cr/fermata/internal/inherited"
 )
 
 func main() {
-	// Targets must not inherit what this process was started with.
-	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		fatal(err)
-	}
 	var (
 		tool = flag.String("fermata", os.Getenv("FERMATA"), "the fermata command to measure (default: built from this module)")
 		criu = flag.String("criu", os.Getenv("CRIU"), "the CRIU command to compare with (default: none)")
@@ -64,6 +60,9 @@ type bench struct {
 }
 
 func (b *bench) run(fermata, criu, dir, only string) (table []*outcome, err error) {
+	if err := inherited.Drop(); err != nil {
+		return nil, err
+	}
 	if b.top, err = os.MkdirTemp("", "fermata-bench."); err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fermata-cr/fermata/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,6 +32,9 @@ func newShell(t *testing.T) *shell {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Skip("needs bash")
+	}
+	if err := inherited.Drop(); err != nil {
+		t.Fatal(err)
 	}
 	master, slave := openPTY(t)
 	s := &shell{t: t, tty: master, out: make(chan []byte, 1024)}

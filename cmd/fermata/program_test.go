@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fermata-cr/fermata/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,9 +33,7 @@ func newCommand(t *testing.T) *command {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to choose pids")
 	}
-	// Whatever started the tests may have left descriptors open that the
-	// programs must not inherit: their other ends are outside.
-	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := inherited.Drop(); err != nil {
 		t.Fatal(err)
 	}
 	// What is restored with --detach becomes our child, so that it can be reaped.
