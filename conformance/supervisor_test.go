@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fermata-cr/fermata/internal/inherited"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,7 @@ type supervisor struct {
 	dead   map[int]unix.WaitStatus
 	notes  []string
 	before view
+	lost   time.Duration // for which the program was nothing but an image
 }
 
 // failure ends a case from any depth.
@@ -82,10 +84,8 @@ func (s *supervisor) notef(format string, a ...any) {
 
 // setUp makes the supervisor's own surroundings.
 func (s *supervisor) setUp() {
-	// Whoever started the tests may have left descriptors open that programs
-	// must not inherit.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		s.failf("close_range: %v", err)
+	if err := inherited.Drop(); err != nil {
+		s.failf("%v", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		s.failf("child subreaper: %v", err)
@@ -219,11 +219,19 @@ func (s *supervisor) awaitReady(root int) (skipped string) {
 func (s *supervisor) cycle(root int, img string) {
 	s.mustTool(s.engine.checkpoint(root, img, true))
 	s.awaitDeath(root)
-	if s.spec.Program.Pause > 0 {
-		time.Sleep(s.spec.Program.Pause)
-	}
+	s.pause()
 	s.mustTool(s.engine.restore(root, img))
 	s.compare("restored")
+}
+
+// pause leaves the program dead for a while, and tells it for how long it was.
+func (s *supervisor) pause() {
+	began := time.Now()
+	time.Sleep(s.spec.Program.Pause)
+	s.lost += time.Since(began)
+	if err := os.WriteFile(filepath.Join(s.spec.Dir, "dead"), []byte(strconv.FormatInt(int64(s.lost), 10)), 0o644); err != nil {
+		s.failf("%v", err)
+	}
 }
 
 // mutated is cycle with a part of the image taken out; it reports whether the
@@ -238,9 +246,7 @@ func (s *supervisor) mutated(root int, img string) bool {
 	if n == 0 {
 		s.failf("mutation %s: the image has nothing of the kind", s.spec.Mutation)
 	}
-	if s.spec.Program.Pause > 0 {
-		time.Sleep(s.spec.Program.Pause)
-	}
+	s.pause()
 	t := s.engine.restore(root, img)
 	if t.status != 0 {
 		if strings.TrimSpace(t.stderr) == "" {
@@ -354,7 +360,7 @@ func (s *supervisor) awaitDeath(root int) {
 
 // allGone checks that nothing is left of the program.
 func (s *supervisor) allGone() {
-	for end := time.Now().Add(2 * time.Second); s.drain(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); s.drain(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			s.failf("tasks left behind:\n%s", s.whereabouts())
 		}

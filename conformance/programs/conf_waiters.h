@@ -24,6 +24,10 @@ struct waiter {
 	int64_t began, ended; /* CLOCK_MONOTONIC, ns */
 };
 
+/*
+ * A waiter's thread stays until the checkpoint is over, even when its call was
+ * not long enough for that on a slow machine: it is part of what is compared.
+ */
 static CONF_UNUSED void *waiter_thread(void *arg)
 {
 	struct waiter *w = arg;
@@ -35,6 +39,7 @@ static CONF_UNUSED void *waiter_thread(void *arg)
 	w->error = errno;
 	w->ended = conf_ns(CLOCK_MONOTONIC);
 	__atomic_store_n(&w->done, 1, __ATOMIC_SEQ_CST);
+	conf_wait();
 	return NULL;
 }
 
@@ -62,6 +67,38 @@ static CONF_UNUSED __attribute__((format(printf, 1, 2))) void waiters_complain(c
 	if (n < sizeof(waiters_wrong))
 		vsnprintf(waiters_wrong + n, sizeof(waiters_wrong) - n, fmt, ap);
 	va_end(ap);
+}
+
+/*
+ * waiters_stall is the longest time in milliseconds for which the main thread
+ * did not get on, although it had nothing to do but to sleep for one: so long
+ * was the machine, or the checkpoint, busy, and the waiters may be late by that.
+ */
+static long waiters_stall CONF_UNUSED;
+
+/* waiters_watch waits for go, or for the waiters to be done, and measures it. */
+static CONF_UNUSED void waiters_watch(struct waiter *ws, int n)
+{
+	struct timespec ms = { 0, 1000000 };
+	int64_t last = conf_ns(CLOCK_MONOTONIC), now;
+	long left = ws ? conf_patience_ms() : 0;
+	int i;
+
+	for (;; last = now) {
+		if (ws) {
+			for (i = 0; i < n && ws[i].done; i++)
+				;
+			if (i == n || left-- == 0)
+				return;
+		} else if (conf_gone()) {
+			return;
+		}
+		if (syscall(SYS_nanosleep, &ms, NULL) < 0 && !conf_eintr_ok(errno))
+			conf_fail("nanosleep while watching the waiters: %s", strerror(errno));
+		now = conf_ns(CLOCK_MONOTONIC);
+		if ((now - last) / 1000000 > waiters_stall)
+			waiters_stall = (now - last) / 1000000;
+	}
 }
 
 /* waiters_check joins one thread, whose call must have ended in the right way. */

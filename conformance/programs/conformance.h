@@ -275,6 +275,23 @@ static CONF_UNUSED int64_t conf_ns(clockid_t clock)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+/*
+ * conf_lived_ms is for how long the program has lived, at most, since the
+ * CLOCK_REALTIME since: without the time that it was nothing but an image, which
+ * the harness counts in the file "dead", in nanoseconds.
+ */
+static CONF_UNUSED int64_t conf_lived_ms(int64_t since)
+{
+	char buf[32] = "0";
+	int fd = open(conf_path("dead"), O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		CHECK(read(fd, buf, sizeof(buf) - 1) > 0, "the file \"dead\": %s", strerror(errno));
+		close(fd);
+	}
+	return (conf_ns(CLOCK_REALTIME) - since - atoll(buf)) / 1000000;
+}
+
 /* conf_shared is zeroed memory that children share. */
 static CONF_UNUSED void *conf_shared(size_t size)
 {
@@ -283,13 +300,13 @@ static CONF_UNUSED void *conf_shared(size_t size)
 
 /*
  * conf_patience_ms is how long to wait for what must come. The harness makes
- * it short where it expects the program to fail.
+ * it short where it expects the program to fail: after the checkpoint.
  */
 static CONF_UNUSED long conf_patience_ms(void)
 {
 	const char *v = getenv("CONFORMANCE_PATIENCE_MS");
 
-	return v ? atol(v) : 10000;
+	return v && conf_gone() ? atol(v) : 30000;
 }
 
 /* UNTIL(condition, what) polls for as long as our patience lasts. */

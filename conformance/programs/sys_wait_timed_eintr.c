@@ -33,6 +33,7 @@ static long with_epoll_pwait2(struct waiter *w)
 static long with_sigtimedwait(struct waiter *w)
 {
 	struct timespec t = { MS / 1000, MS % 1000 * 1000000 };
+	/* Not blocked, so that the mask is the same after the call. Nobody sends it. */
 	uint64_t set = 1UL << (SIGUSR2 - 1);
 
 	return syscall(SYS_rt_sigtimedwait, &set, NULL, &t, 8);
@@ -59,17 +60,14 @@ static struct waiter waiters[] = {
 
 int main(int argc, char **argv)
 {
-	sigset_t s;
 	long ms;
 	int i;
 
 	conf_init(argc, argv);
-	sigemptyset(&s);
-	sigaddset(&s, SIGUSR2);
-	SYS(sigprocmask(SIG_BLOCK, &s, NULL));
 	waiters_start(waiters, N);
 	conf_ready();
-	conf_wait();
+	waiters_watch(NULL, 0);
+	waiters_watch(waiters, N);
 	for (i = 0; i < N; i++) {
 		if (!waiter_joined(&waiters[i]))
 			continue;
@@ -77,8 +75,8 @@ int main(int argc, char **argv)
 		if (ms < MS - 10)
 			waiters_complain("%s waited for %ld ms only", waiters[i].name, ms);
 		/* Two checkpoints in mode twice. */
-		if (ms > 3 * MS + 1000)
-			waiters_complain("%s waited for %ld ms", waiters[i].name, ms);
+		if (ms > 3 * MS + 1000 + 3 * waiters_stall)
+			waiters_complain("%s waited for %ld ms (the machine stood still for %ld)", waiters[i].name, ms, waiters_stall);
 	}
 	if (waiters_wrong[0])
 		conf_fail("%s", waiters_wrong);

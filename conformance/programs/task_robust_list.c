@@ -6,6 +6,7 @@
 
 static pthread_mutex_t held[3];
 static volatile pid_t tid;
+static volatile int looked;
 
 static void *owner(void *arg)
 {
@@ -15,7 +16,7 @@ static void *owner(void *arg)
 		PT(pthread_mutex_lock(&held[i]));
 	tid = syscall(SYS_gettid);
 	conf_wait();
-	conf_sleep_ms(30);
+	UNTIL(looked, "main to look");
 	return NULL;
 }
 
@@ -42,9 +43,10 @@ int main(int argc, char **argv)
 	OK(syscall(SYS_get_robust_list, tid, &head[1], &len[1]));
 	SAME((long)head[1], (long)head[0]);
 	SAME(len[1], len[0]);
+	looked = 1;
 	for (i = 0; i < 3; i++) {
 		clock_gettime(CLOCK_REALTIME, &limit);
-		limit.tv_sec += 5;
+		limit.tv_sec += 1 + conf_patience_ms() / 1000;
 		r = pthread_mutex_timedlock(&held[i], &limit);
 		CHECK(r == EOWNERDEAD, "mutex %d of a dead thread: %s", i, strerror(r));
 	}
