@@ -224,8 +224,12 @@ func (s *supervisor) cycle(root int, img string) {
 	s.compare("restored")
 }
 
-// pause leaves the program dead for a while, and tells it for how long it was.
+// pause leaves a program that wants it dead for a while, and tells it for how
+// long it was.
 func (s *supervisor) pause() {
+	if s.spec.Program.Pause == 0 {
+		return
+	}
 	began := time.Now()
 	time.Sleep(s.spec.Program.Pause)
 	s.lost += time.Since(began)
