@@ -156,18 +156,19 @@ type Dump struct {
 	// published, the name is to be removed.
 	GuardLink func(name string, dev, ino uint64)
 
-	files  []*File
-	groups map[groupKey]fileSet
-	extras map[uint32]*fm.FileExtra
-	pidfds map[int]int
-	close  []int
-	mounts map[int][]procfs.Mount
-	values map[any]any
-	lost   []*File      // whose name is gone while another is left
-	links  []hiddenLink // to be made by Commit
-	locks  []heldLock
-	dirs   procDirs
-	paths  dirCache
+	files   []*File
+	groups  map[groupKey]fileSet
+	extras  map[uint32]*fm.FileExtra
+	pidfds  map[int]int
+	close   []int
+	atClose []func()
+	mounts  map[int][]procfs.Mount
+	values  map[any]any
+	lost    []*File      // whose name is gone while another is left
+	links   []hiddenLink // to be made by Commit
+	locks   []heldLock
+	dirs    procDirs
+	paths   dirCache
 }
 
 type groupKey struct {
@@ -193,6 +194,10 @@ func (d *Dump) Close() {
 	for _, fd := range d.pidfds {
 		unix.Close(fd)
 	}
+	for _, f := range d.atClose {
+		f()
+	}
+	d.atClose = nil
 	d.close, d.pidfds = nil, map[int]int{}
 	d.dirs.close()
 	d.paths.close()

@@ -292,17 +292,25 @@ func (unixSocket) Complete(d *Dump) error {
 // listener looks at the clients that wait in a listener's queue.
 func (u *unixDump) listener(d *Dump, l *unixSock) {
 	x := d.sockExtra(l.f)
+	const remedy = "let the program accept it first"
+	look := ""
 	for _, c := range l.diag.Icons {
-		if s := u.socks[c]; c != 0 && s != nil {
-			x.Pending = append(x.Pending, c)
+		switch s := u.socks[c]; {
+		case c == 0:
+			look = "a client that has closed its end already waits to be accepted"
+		case s == nil:
+			d.Refusal(l.f, holderOf(uint64(c))+", outside the tree, waits to be accepted", remedy)
 			continue
+		case s.diag.WQueue != 0:
+			look = "data has been sent over a connection that nobody has accepted yet"
 		}
-		const remedy = "let the program accept it first"
-		if c == 0 {
-			d.NotNow(l.f, "a client that has closed its end already waits to be accepted", remedy)
-			continue
-		}
-		d.Refusal(l.f, holderOf(uint64(c))+", outside the tree, waits to be accepted", remedy)
+		x.Pending = append(x.Pending, c)
+	}
+	if look == "" || len(x.Pending) < len(l.diag.Icons) {
+		return
+	}
+	if err := u.arrived(d, l, x); err != nil {
+		d.NotNow(l.f, fmt.Sprintf("%s (%v)", look, err), remedy)
 	}
 }
 
@@ -310,11 +318,6 @@ func (u *unixDump) listener(d *Dump, l *unixSock) {
 func (u *unixDump) unaccepted(d *Dump, s *unixSock, l *sockdiag.Unix) {
 	if u.socks[l.Ino] == nil {
 		d.Refusal(s.f, "it waits to be accepted by "+holderOf(uint64(l.Ino))+", outside the tree", "checkpoint that process too, or close the connection")
-		return
-	}
-	if s.diag.WQueue != 0 {
-		// A server accepts as soon as it has its turn.
-		d.NotNow(s.f, "it has sent data over a connection that nobody has accepted yet", "let the program accept it first")
 		return
 	}
 	s.entry.Peer = proto.Uint32(l.Ino)

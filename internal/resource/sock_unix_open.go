@@ -344,13 +344,9 @@ func (u *unixRestore) listen() error {
 		if err := m.listen(s.fd, max(backlog, len(pending))); err != nil {
 			return fmt.Errorf("%s: listen: %w", s.what(), err)
 		}
-		for _, c := range pending {
-			client := u.byIno[c]
-			if client == nil {
-				return fault.Errorf(fault.ErrDamaged, "%s: the client %d is missing", s.what(), c)
-			}
-			if err := u.reconnect(client, s); err != nil {
-				return fmt.Errorf("%s: connecting to it again: %w", s.what(), err)
+		for i, c := range pending {
+			if err := u.deliver(s, i, c); err != nil {
+				return fmt.Errorf("%s: %w", s.what(), err)
 			}
 		}
 		if len(pending) > backlog {

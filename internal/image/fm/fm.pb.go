@@ -1636,7 +1636,8 @@ type SockExtra struct {
 	ByPid         *uint32                `protobuf:"varint,14,opt,name=by_pid,json=byPid" json:"by_pid,omitempty"`         // of a client not yet accepted: who has it
 	ByUid         *uint32                `protobuf:"varint,15,opt,name=by_uid,json=byUid" json:"by_uid,omitempty"`
 	ByGid         *uint32                `protobuf:"varint,16,opt,name=by_gid,json=byGid" json:"by_gid,omitempty"`
-	Lost          *bool                  `protobuf:"varint,17,opt,name=lost" json:"lost,omitempty"` // packets wait that are not saved
+	Lost          *bool                  `protobuf:"varint,17,opt,name=lost" json:"lost,omitempty"`      // packets wait that are not saved
+	Arrived       []*Arrival             `protobuf:"bytes,18,rep,name=arrived" json:"arrived,omitempty"` // of a listener: what has come over connections not yet accepted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1790,6 +1791,106 @@ func (x *SockExtra) GetLost() bool {
 	return false
 }
 
+func (x *SockExtra) GetArrived() []*Arrival {
+	if x != nil {
+		return x.Arrived
+	}
+	return nil
+}
+
+// What a client has sent over a connection that waits to be accepted.
+type Arrival struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         *uint32                `protobuf:"varint,1,req,name=index" json:"index,omitempty"` // in sock_extra.pending, where 0 is a client that is closed
+	Data          [][]byte               `protobuf:"bytes,2,rep,name=data" json:"data,omitempty"`    // messages, or pieces of a stream
+	Name          []byte                 `protobuf:"bytes,3,opt,name=name" json:"name,omitempty"`    // sockaddr of a client that is closed
+	Pid           *uint32                `protobuf:"varint,4,opt,name=pid" json:"pid,omitempty"`     // and who it was (SO_PEERCRED)
+	Uid           *uint32                `protobuf:"varint,5,opt,name=uid" json:"uid,omitempty"`
+	Gid           *uint32                `protobuf:"varint,6,opt,name=gid" json:"gid,omitempty"`
+	Reset_        *bool                  `protobuf:"varint,7,opt,name=reset" json:"reset,omitempty"` // it broke the connection
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Arrival) Reset() {
+	*x = Arrival{}
+	mi := &file_fm_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Arrival) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Arrival) ProtoMessage() {}
+
+func (x *Arrival) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Arrival.ProtoReflect.Descriptor instead.
+func (*Arrival) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Arrival) GetIndex() uint32 {
+	if x != nil && x.Index != nil {
+		return *x.Index
+	}
+	return 0
+}
+
+func (x *Arrival) GetData() [][]byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Arrival) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Arrival) GetPid() uint32 {
+	if x != nil && x.Pid != nil {
+		return *x.Pid
+	}
+	return 0
+}
+
+func (x *Arrival) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *Arrival) GetGid() uint32 {
+	if x != nil && x.Gid != nil {
+		return *x.Gid
+	}
+	return 0
+}
+
+func (x *Arrival) GetReset_() bool {
+	if x != nil && x.Reset_ != nil {
+		return *x.Reset_
+	}
+	return false
+}
+
 // An option of a socket: setsockopt(2).
 type SockOpt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1802,7 +1903,7 @@ type SockOpt struct {
 
 func (x *SockOpt) Reset() {
 	*x = SockOpt{}
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1915,7 @@ func (x *SockOpt) String() string {
 func (*SockOpt) ProtoMessage() {}
 
 func (x *SockOpt) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +1928,7 @@ func (x *SockOpt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockOpt.ProtoReflect.Descriptor instead.
 func (*SockOpt) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{16}
+	return file_fm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SockOpt) GetLevel() int32 {
@@ -1866,7 +1967,7 @@ type TtyExtra struct {
 
 func (x *TtyExtra) Reset() {
 	*x = TtyExtra{}
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1979,7 @@ func (x *TtyExtra) String() string {
 func (*TtyExtra) ProtoMessage() {}
 
 func (x *TtyExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +1992,7 @@ func (x *TtyExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TtyExtra.ProtoReflect.Descriptor instead.
 func (*TtyExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{17}
+	return file_fm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TtyExtra) GetId() uint32 {
@@ -1950,7 +2051,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2063,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2076,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{18}
+	return file_fm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Record) GetId() uint32 {
@@ -2195,7 +2296,7 @@ const file_fm_proto_rawDesc = "" +
 	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x05 \x01(\rR\x03gid\x12\x10\n" +
 	"\x03oob\x18\x06 \x01(\bR\x03oob\x12\x0e\n" +
-	"\x02to\x18\a \x01(\fR\x02to\"\xa7\x03\n" +
+	"\x02to\x18\a \x01(\fR\x02to\"\xd3\x03\n" +
 	"\n" +
 	"sock_extra\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12%\n" +
@@ -2215,7 +2316,16 @@ const file_fm_proto_rawDesc = "" +
 	"\x06by_pid\x18\x0e \x01(\rR\x05byPid\x12\x15\n" +
 	"\x06by_uid\x18\x0f \x01(\rR\x05byUid\x12\x15\n" +
 	"\x06by_gid\x18\x10 \x01(\rR\x05byGid\x12\x12\n" +
-	"\x04lost\x18\x11 \x01(\bR\x04lost\"J\n" +
+	"\x04lost\x18\x11 \x01(\bR\x04lost\x12*\n" +
+	"\aarrived\x18\x12 \x03(\v2\x10.fermata.arrivalR\aarrived\"\x93\x01\n" +
+	"\aarrival\x12\x14\n" +
+	"\x05index\x18\x01 \x02(\rR\x05index\x12\x12\n" +
+	"\x04data\x18\x02 \x03(\fR\x04data\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\fR\x04name\x12\x10\n" +
+	"\x03pid\x18\x04 \x01(\rR\x03pid\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x14\n" +
+	"\x05reset\x18\a \x01(\bR\x05reset\"J\n" +
 	"\bsock_opt\x12\x14\n" +
 	"\x05level\x18\x01 \x02(\x05R\x05level\x12\x12\n" +
 	"\x04name\x18\x02 \x02(\x05R\x04name\x12\x14\n" +
@@ -2248,7 +2358,7 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
@@ -2266,9 +2376,10 @@ var file_fm_proto_goTypes = []any{
 	(*ShmObject)(nil),     // 13: fermata.shm_object
 	(*SkPacketExtra)(nil), // 14: fermata.sk_packet_extra
 	(*SockExtra)(nil),     // 15: fermata.sock_extra
-	(*SockOpt)(nil),       // 16: fermata.sock_opt
-	(*TtyExtra)(nil),      // 17: fermata.tty_extra
-	(*Record)(nil),        // 18: fermata.record
+	(*Arrival)(nil),       // 16: fermata.arrival
+	(*SockOpt)(nil),       // 17: fermata.sock_opt
+	(*TtyExtra)(nil),      // 18: fermata.tty_extra
+	(*Record)(nil),        // 19: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
@@ -2280,12 +2391,13 @@ var file_fm_proto_depIdxs = []int32{
 	10, // 6: fermata.task_extra.timers:type_name -> fermata.posix_timer
 	12, // 7: fermata.file_extra.extents:type_name -> fermata.extent
 	3,  // 8: fermata.shm_object.pages:type_name -> fermata.page_runs
-	16, // 9: fermata.sock_extra.opts:type_name -> fermata.sock_opt
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	17, // 9: fermata.sock_extra.opts:type_name -> fermata.sock_opt
+	16, // 10: fermata.sock_extra.arrived:type_name -> fermata.arrival
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -2299,7 +2411,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

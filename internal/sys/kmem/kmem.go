@@ -1,0 +1,287 @@
+// Package kmem reads what the kernel keeps and tells nobody: what has arrived
+// over a connection that no program has accepted yet, what lies in a terminal's
+// buffer, how often a timer has expired whose signal is pending. No call gives
+// these without taking them away, and what is taken away cannot be put back.
+//
+// A BPF program of a dozen instructions (bpf(2), BPF_PROG_TYPE_SYSCALL, Linux
+// 5.14) copies bytes with bpf_probe_read_kernel, which cannot fault and changes
+// nothing; where each member of a structure lies says the kernel's own type
+// information (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF). It needs CAP_BPF
+// and CAP_PERFMON over the whole machine, and a kernel that is not locked down
+// against it. Open fails where one of these is missing, a member that this kernel
+// does not have shows in Err; callers then refuse what they could not see.
+//
+// No lock is held while reading: callers look at what cannot change because the
+// tasks that could change it stand still, and check what they got.
+package kmem
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// ErrUnavailable: this kernel or this user does not allow it.
+var ErrUnavailable = errors.New("the kernel's memory cannot be read here")
+
+// ErrChanged: what was read makes no sense, since it changed meanwhile.
+var ErrChanged = errors.New("what the kernel keeps does not come to rest")
+
+var native = binary.NativeEndian
+
+// Reader reads the kernel's memory. It belongs to one goroutine. The first error
+// stays (Err), and every read after it gives zeros.
+type Reader struct {
+	types *types
+	prog  *program
+	err   error
+}
+
+// Open makes a reader; Close must follow. Errors are ErrUnavailable.
+func Open() (*Reader, error) {
+	b, err := os.ReadFile("/sys/kernel/btf/vmlinux")
+	if err != nil {
+		return nil, fmt.Errorf("%w: its type information: %w", ErrUnavailable, err)
+	}
+	t, err := parseBTF(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: its type information: %w", ErrUnavailable, err)
+	}
+	p, err := load()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return &Reader{types: t, prog: p}, nil
+}
+
+// Close gives the program back.
+func (r *Reader) Close() { r.prog.close() }
+
+// Err gives the first error since the last call.
+func (r *Reader) Err() error {
+	err := r.err
+	r.err = nil
+	return err
+}
+
+func (r *Reader) fail(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// Fail makes err the reader's error unless it has one.
+func (r *Reader) Fail(err error) { r.fail(err) }
+
+// Bytes reads n bytes.
+func (r *Reader) Bytes(addr uint64, n int) []byte {
+	b := make([]byte, n)
+	for at := 0; at < n && r.err == nil; {
+		k := min(n-at, maxRead)
+		if err := r.prog.read(addr+uint64(at), b[at:at+k]); err != nil {
+			r.fail(fmt.Errorf("%d bytes of the kernel's memory: %w", n, err))
+			clear(b)
+			break
+		}
+		at += k
+	}
+	return b
+}
+
+// Object is a structure in the kernel's memory.
+type Object struct {
+	r    *Reader
+	Type string // its name without `struct`
+	Addr uint64 // 0: there is none
+}
+
+// At gives the structure of a type at an address.
+func (r *Reader) At(typ string, addr uint64) Object { return Object{r, typ, addr} }
+
+// Nil tells whether there is no object.
+func (o Object) Nil() bool { return o.Addr == 0 }
+
+// As gives the same address as another type: a socket as its protocol's.
+func (o Object) As(typ string) Object { return Object{o.r, typ, o.Addr} }
+
+// Has tells whether the structure has a member in this kernel.
+func (o Object) Has(path string) bool {
+	_, err := o.r.types.member(o.Type, path)
+	return err == nil
+}
+
+// Offset gives where in the structure a member lies ("a.b" is a member's member).
+func (o Object) Offset(path string) uint64 {
+	f, err := o.r.types.member(o.Type, path)
+	if err != nil {
+		o.r.fail(err)
+	}
+	return uint64(f.off)
+}
+
+// Of gives the structure that has this object as a member (container_of).
+func (o Object) Of(typ, path string) Object {
+	x := Object{o.r, typ, 0}
+	x.Addr = o.Addr - x.Offset(path)
+	return x
+}
+
+// In gives a member that is a structure itself.
+func (o Object) In(path, typ string) Object {
+	return Object{o.r, typ, o.Addr + o.Offset(path)}
+}
+
+// Uint reads a member of at most 8 bytes.
+func (o Object) Uint(path string) uint64 {
+	f, err := o.r.types.member(o.Type, path)
+	if err != nil {
+		o.r.fail(err)
+		return 0
+	}
+	if f.size < 1 || f.size > 8 {
+		o.r.fail(fmt.Errorf("%s.%s has %d bytes", o.Type, path, f.size))
+		return 0
+	}
+	if o.Addr == 0 {
+		o.r.fail(fmt.Errorf("%w: %s is missing", ErrChanged, o.Type))
+		return 0
+	}
+	var b [8]byte
+	copy(b[:], o.r.Bytes(o.Addr+uint64(f.off), f.size))
+	v := binary.LittleEndian.Uint64(b[:]) // as all machines are that have an executor
+	if f.bits > 0 {
+		v = v >> f.shift & (1<<f.bits - 1)
+	}
+	return v
+}
+
+// Int reads a member of 4 bytes with a sign.
+func (o Object) Int(path string) int { return int(int32(o.Uint(path))) }
+
+// Ptr follows a pointer.
+func (o Object) Ptr(path, typ string) Object { return Object{o.r, typ, o.Uint(path)} }
+
+// Bytes reads n bytes from a member on.
+func (o Object) Bytes(path string, n int) []byte {
+	return o.r.Bytes(o.Addr+o.Offset(path), n)
+}
+
+// Pointer reads the pointer at an address.
+func (r *Reader) Pointer(addr uint64) uint64 { return native.Uint64(r.Bytes(addr, 8)) }
+
+// Task gives the calling thread's struct task_struct.
+func (r *Reader) Task() Object {
+	task, err := r.prog.task()
+	if err != nil {
+		r.fail(err)
+	}
+	return r.At("task_struct", task)
+}
+
+// PID gives the number that a struct pid has in this process's pid namespace, 0
+// when it has none there.
+func (r *Reader) PID(o Object) int {
+	own := r.Task().Ptr("thread_pid", "pid")
+	level, step := own.Uint("level"), uint64(r.types.sizeOf("upid"))
+	if o.Nil() || level > o.Uint("level") {
+		return 0
+	}
+	u := o.In("numbers", "upid")
+	u.Addr += level * step
+	mine := own.In("numbers", "upid")
+	mine.Addr += level * step
+	if u.Uint("ns") != mine.Uint("ns") {
+		return 0
+	}
+	return u.Int("nr")
+}
+
+// File gives the struct file of one of this process's descriptors.
+func (r *Reader) File(fd int) Object {
+	table := r.Task().Ptr("files", "files_struct").Ptr("fdt", "fdtable")
+	if uint64(fd) >= table.Uint("max_fds") {
+		r.fail(fmt.Errorf("%w: no descriptor %d", ErrChanged, fd))
+		return Object{r: r, Type: "file"}
+	}
+	return r.At("file", r.Pointer(table.Uint("fd")+8*uint64(fd)))
+}
+
+// Socket gives the struct sock of one of this process's descriptors.
+func (r *Reader) Socket(fd int) Object {
+	return r.File(fd).Ptr("private_data", "socket").Ptr("sk", "sock")
+}
+
+// mostItems is more than any queue holds.
+const mostItems = 1 << 20
+
+// Buffers gives the struct sk_buff of a queue (struct sk_buff_head).
+func (o Object) Buffers() (all []Object) {
+	o = o.As("sk_buff_head")
+	want := int(o.Uint("qlen"))
+	for p := o.Uint("next"); p != o.Addr && o.r.err == nil; {
+		if len(all) >= mostItems || p == 0 {
+			o.r.fail(fmt.Errorf("%w: a queue of %d buffers", ErrChanged, want))
+			break
+		}
+		b := o.r.At("sk_buff", p)
+		all = append(all, b)
+		p = b.Uint("next")
+	}
+	if len(all) != want {
+		o.r.fail(fmt.Errorf("%w: %d of %d buffers", ErrChanged, len(all), want))
+	}
+	return all
+}
+
+// List gives the addresses of the members of a list (struct list_head, the head
+// at addr) or, with hlist, of a struct hlist_head.
+func (r *Reader) List(addr uint64, hlist bool) (all []uint64) {
+	for p := r.Pointer(addr); p != 0 && (hlist || p != addr) && r.err == nil; p = r.Pointer(p) {
+		if len(all) >= mostItems {
+			r.fail(fmt.Errorf("%w: a list without an end", ErrChanged))
+			break
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// Data gives the bytes of a struct sk_buff, in its linear part, its pages and the
+// buffers that hang on it.
+func (o Object) Data() []byte {
+	head, size := o.Uint("head"), int(o.Uint("len"))
+	paged := int(o.Uint("data_len"))
+	if size < 0 || size > 1<<24 || paged < 0 || paged > size {
+		o.r.fail(fmt.Errorf("%w: a buffer of %d bytes", ErrChanged, size))
+		return nil
+	}
+	b := o.r.Bytes(o.Uint("data"), size-paged)
+	if paged == 0 {
+		return b
+	}
+	info := o.r.At("skb_shared_info", head+o.Uint("end"))
+	at, step := info.Addr+info.Offset("frags"), uint64(o.r.types.sizeOf("skb_frag"))
+	for range info.Uint("nr_frags") {
+		b = append(b, o.r.page(o.r.At("skb_frag", at))...)
+		at += step
+	}
+	for x := info.Ptr("frag_list", "sk_buff"); !x.Nil() && o.r.err == nil; x = x.Ptr("next", "sk_buff") {
+		b = append(b, x.Data()...)
+	}
+	if len(b) != size {
+		o.r.fail(fmt.Errorf("%w: %d of %d bytes of a buffer", ErrChanged, len(b), size))
+	}
+	return b
+}
+
+// page reads a skb_frag: a part of one or several pages.
+func (r *Reader) page(f Object) []byte {
+	page := f.Uint("netmem") // since Linux 6.9; before, skb_frag was a bio_vec
+	size := r.types.sizeOf("page")
+	if page&1 != 0 || size == 0 {
+		r.fail(fmt.Errorf("%w: a buffer that is not in the machine's memory", ErrUnavailable))
+		return nil
+	}
+	return r.Bytes(r.pageAddress(page, uint64(size))+f.Uint("offset"), int(f.Uint("len")))
+}
