@@ -262,13 +262,9 @@ func (s *inetEnd) addrError(err error) error {
 func (u *inetRestore) pending() error {
 	for _, l := range u.all {
 		pending := l.x.GetPending()
-		for _, ino := range pending {
-			c := u.byIno[ino]
-			if c == nil {
-				return fault.Errorf(fault.ErrDamaged, "%s: the client %d is missing", l.what(), ino)
-			}
-			if err := sys.Connect(c.fd, c.dst.sockaddr(c.family())); err != nil {
-				return fmt.Errorf("%s: connecting again: %w", c.what(), err)
+		for i, ino := range pending {
+			if err := u.deliver(l, i, ino); err != nil {
+				return err
 			}
 		}
 		if n := int(l.e.GetBacklog()); len(pending) > n {

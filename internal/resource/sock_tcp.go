@@ -38,6 +38,10 @@ type tcpSock struct {
 	outq    int // sequence numbers not yet acknowledged
 	peer    *inetSock
 	done    bool
+	// Of a client that nobody has accepted: the listener, and whether anything has
+	// been sent.
+	listener   *inetSock
+	sentUnread bool
 }
 
 // sentFIN tells whether the end of the stream has been sent, or is queued.
@@ -184,8 +188,17 @@ func (d *Dump) completeTCP(u *inetDump) error {
 		s.tcp.done = true
 	}
 	for _, s := range u.order {
-		if s.tcp != nil && s.f.Entry != nil && s.state() == stateListen {
-			d.tcpBacklog(s)
+		if s.tcp == nil || s.f.Entry == nil || s.state() != stateListen {
+			continue
+		}
+		var clients []*inetSock
+		for _, c := range u.order {
+			if c.tcp != nil && c.tcp.listener == s && c.f.Entry != nil {
+				clients = append(clients, c)
+			}
+		}
+		if err := d.backlog(s, clients); err != nil {
+			return fmt.Errorf("pid %d: %s (%s): %w", s.f.PID, s.f, s.src, err)
 		}
 	}
 	return nil
@@ -237,22 +250,10 @@ func (d *Dump) tcpUnaccepted(u *inetDump, s *inetSock, g *sockdiag.Inet, outside
 	if l == nil {
 		return outside("not accepted by whoever listens there, outside the tree", "checkpoint that process too, or close the connection")
 	}
-	if g.RQueue != 0 || s.tcp.outq > 0 || sentFIN(s.state()) {
-		d.NotNow(s.f, "it has sent data over a connection that nobody has accepted yet", "let the program accept it first")
-		return nil
-	}
-	x := d.sockExtra(l.f)
-	x.Pending = append(x.Pending, s.entry.GetIno())
+	s.tcp.listener = l
+	s.tcp.sentUnread = g.RQueue != 0 || s.tcp.outq > 0 || sentFIN(s.state())
 	d.sockExtra(s.f).Peer = l.entry.Ino
 	return nil
-}
-
-// tcpBacklog checks that every connection in a listener's queue is known.
-func (d *Dump) tcpBacklog(l *inetSock) {
-	n := int(l.tcp.info.Unacked) - len(d.sockExtra(l.f).GetPending())
-	if n > 0 {
-		d.NotNow(l.f, fmt.Sprintf("%d connections from outside the tree, or whose client has closed them, wait to be accepted", n), "let the program accept them first")
-	}
 }
 
 // saveStream saves what is on its way in both directions of a connection. peer

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -46,17 +45,8 @@ func (s *inetEnd) resend() error {
 	if len(b) == 0 {
 		return nil
 	}
-	wide(s.fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
-	for end := time.Now().Add(5 * time.Second); len(b) > 0; {
-		n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.EAGAIN) && time.Now().Before(end) {
-			time.Sleep(time.Millisecond) // it moves on into the other's queue
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("sending %d bytes again: %w", len(b), err)
-		}
-		b = b[n:]
+	if err := s.pour(b); err != nil {
+		return err
 	}
 	for end := time.Now().Add(5 * time.Second); !s.mate.queued; time.Sleep(time.Millisecond) {
 		n, err := unix.IoctlGetInt(s.mate.fd, unix.SIOCINQ)

@@ -1804,10 +1804,11 @@ type Arrival struct {
 	Index         *uint32                `protobuf:"varint,1,req,name=index" json:"index,omitempty"` // in sock_extra.pending, where 0 is a client that is closed
 	Data          [][]byte               `protobuf:"bytes,2,rep,name=data" json:"data,omitempty"`    // messages, or pieces of a stream
 	Name          []byte                 `protobuf:"bytes,3,opt,name=name" json:"name,omitempty"`    // sockaddr of a client that is closed
+	To            []byte                 `protobuf:"bytes,8,opt,name=to" json:"to,omitempty"`        // and of where it connected to (TCP)
 	Pid           *uint32                `protobuf:"varint,4,opt,name=pid" json:"pid,omitempty"`     // and who it was (SO_PEERCRED)
 	Uid           *uint32                `protobuf:"varint,5,opt,name=uid" json:"uid,omitempty"`
 	Gid           *uint32                `protobuf:"varint,6,opt,name=gid" json:"gid,omitempty"`
-	Reset_        *bool                  `protobuf:"varint,7,opt,name=reset" json:"reset,omitempty"` // it broke the connection
+	Broken        *bool                  `protobuf:"varint,7,opt,name=broken" json:"broken,omitempty"` // it broke the connection
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1863,6 +1864,13 @@ func (x *Arrival) GetName() []byte {
 	return nil
 }
 
+func (x *Arrival) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
 func (x *Arrival) GetPid() uint32 {
 	if x != nil && x.Pid != nil {
 		return *x.Pid
@@ -1884,9 +1892,9 @@ func (x *Arrival) GetGid() uint32 {
 	return 0
 }
 
-func (x *Arrival) GetReset_() bool {
-	if x != nil && x.Reset_ != nil {
-		return *x.Reset_
+func (x *Arrival) GetBroken() bool {
+	if x != nil && x.Broken != nil {
+		return *x.Broken
 	}
 	return false
 }
@@ -2317,15 +2325,16 @@ const file_fm_proto_rawDesc = "" +
 	"\x06by_uid\x18\x0f \x01(\rR\x05byUid\x12\x15\n" +
 	"\x06by_gid\x18\x10 \x01(\rR\x05byGid\x12\x12\n" +
 	"\x04lost\x18\x11 \x01(\bR\x04lost\x12*\n" +
-	"\aarrived\x18\x12 \x03(\v2\x10.fermata.arrivalR\aarrived\"\x93\x01\n" +
+	"\aarrived\x18\x12 \x03(\v2\x10.fermata.arrivalR\aarrived\"\xa5\x01\n" +
 	"\aarrival\x12\x14\n" +
 	"\x05index\x18\x01 \x02(\rR\x05index\x12\x12\n" +
 	"\x04data\x18\x02 \x03(\fR\x04data\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\fR\x04name\x12\x10\n" +
+	"\x04name\x18\x03 \x01(\fR\x04name\x12\x0e\n" +
+	"\x02to\x18\b \x01(\fR\x02to\x12\x10\n" +
 	"\x03pid\x18\x04 \x01(\rR\x03pid\x12\x10\n" +
 	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
-	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x14\n" +
-	"\x05reset\x18\a \x01(\bR\x05reset\"J\n" +
+	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x16\n" +
+	"\x06broken\x18\a \x01(\bR\x06broken\"J\n" +
 	"\bsock_opt\x12\x14\n" +
 	"\x05level\x18\x01 \x02(\x05R\x05level\x12\x12\n" +
 	"\x04name\x18\x02 \x02(\x05R\x04name\x12\x14\n" +
