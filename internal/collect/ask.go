@@ -90,7 +90,7 @@ func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) err
 	t.core = core
 	var run []*batch
 	var done []func() error
-	for _, th := range t.Threads {
+	for i, th := range t.Threads {
 		e, err := t.guest.Executor(th)
 		if err != nil {
 			return err
@@ -99,9 +99,10 @@ func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) err
 		b := &batch{e: e}
 		var fin func() error
 		tcore := core
-		if th.TID == t.PID {
+		if i == 0 {
 			c.askProcess(t, b, core.Tc, x, mme)
-		} else {
+		}
+		if th.TID != t.PID {
 			tcore = &criu_core.CoreEntry{}
 		}
 		t.threads = append(t.threads, tcore)
@@ -120,10 +121,35 @@ func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) err
 			return err
 		}
 	}
+	if t.Leader() == nil {
+		c.exitedLeader(t, core)
+	}
 	if mme != nil {
 		c.Image.Add(image.Of("mm", t.PID), mme)
 	}
 	return nil
+}
+
+// exitedLeader saves what is left of a thread group's leader that has exited
+// while other threads run: the process's pid, and its exit status. For all else
+// it is made like the first of the others.
+func (c *Collector) exitedLeader(t *Task, core *criu_core.CoreEntry) {
+	like, err := image.One[*fm.ThreadExtra](c.Image, image.Of("thread-extra", t.Threads[0].TID))
+	if err != nil {
+		c.refuse(t, "threads", "the first thread has no record", "report this")
+		return
+	}
+	core.Mtype, core.ThreadInfo = t.threads[0].Mtype, t.threads[0].ThreadInfo
+	core.ThreadCore = &criu_core.ThreadCoreEntry{
+		Comm: proto.String(t.Comm), BlkSigset: proto.Uint64(^uint64(0)), Creds: credsOf(&t.Status),
+		FutexRla: proto.Uint64(0), FutexRlaLen: proto.Uint32(0),
+		SchedNice: t.threads[0].ThreadCore.SchedNice, SchedPolicy: t.threads[0].ThreadCore.SchedPolicy, SchedPrio: t.threads[0].ThreadCore.SchedPrio,
+	}
+	c.Image.Add(image.Of("core", t.PID), core)
+	c.Image.Add(image.Of("thread-extra", t.PID), &fm.ThreadExtra{
+		Tid: proto.Uint32(uint32(t.PID)), Xstate: like.Xstate, Affinity: like.Affinity, Ioprio: like.Ioprio, Sched: like.Sched,
+		TidAddress: proto.Uint64(0), TimerSlack: proto.Uint64(0), Exited: proto.Uint32(uint32(t.Stat.ExitCode)),
+	})
 }
 
 // askProcess adds the questions that one thread answers for its process.
@@ -183,7 +209,7 @@ const membarrierGetRegistrations = 1 << 9 // Linux 6.3
 // askTimers adds the process's POSIX timers. /proc/PID/timers has no overrun
 // and no time left; timer_gettime(2) and timer_getoverrun(2) do.
 func (c *Collector) askTimers(t *Task, b *batch, x *fm.TaskExtra) {
-	timers, err := procfs.ReadTimers(t.PID)
+	timers, err := procfs.ReadTimers(t.At())
 	if err != nil {
 		return // a kernel without the file has no way to restore them either
 	}

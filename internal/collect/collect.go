@@ -216,7 +216,7 @@ func (c *Collector) Pending() error {
 		if t.Zombie || t.core == nil {
 			continue
 		}
-		shared, err := sys.PeekSignals(t.PID, true)
+		shared, err := sys.PeekSignals(t.At(), true)
 		if err != nil {
 			return fmt.Errorf("pid %d: pending signals: %w", t.PID, err)
 		}
@@ -320,6 +320,15 @@ func (c *Collector) describe(t *Task) (err error) {
 		return fmt.Errorf("pid %d: %w", t.PID, err)
 	}
 	t.Comm, t.Process.Start = t.Stat.Comm, t.Stat.StartTime
+	if at := t.At(); at != t.PID {
+		// What a leader that has exited has given up, another thread shows.
+		st, err := procfs.ReadStat(at, 0)
+		if err != nil {
+			return fmt.Errorf("thread %d: %w", at, err)
+		}
+		st.Comm, st.StartTime, st.ExitCode, st.ExitSignal = t.Stat.Comm, t.Stat.StartTime, t.Stat.ExitCode, t.Stat.ExitSignal
+		t.Stat = st
+	}
 	if t.Status, err = procfs.ReadStatus(t.PID, 0); err != nil {
 		return fmt.Errorf("pid %d: %w", t.PID, err)
 	}
@@ -329,6 +338,9 @@ func (c *Collector) describe(t *Task) (err error) {
 	}
 	if c.Tree.Process(t.Stat.PPid) == nil {
 		e.Ppid = proto.Uint32(0) // a root: its parent is outside
+	}
+	if t.Leader() == nil && !t.Zombie {
+		e.Threads = append(e.Threads, uint32(t.PID))
 	}
 	for _, th := range t.Threads {
 		e.Threads = append(e.Threads, uint32(th.TID))
@@ -357,7 +369,7 @@ func (c *Collector) Clocks() (mono, boot, real int64) {
 		if t.Zombie {
 			continue
 		}
-		o, err2 := procfs.ReadTimensOffsets(t.PID)
+		o, err2 := procfs.ReadTimensOffsets(t.At())
 		if err1 == nil && err2 == nil {
 			mono += nanos(o.Monotonic) - nanos(mine.Monotonic)
 			boot += nanos(o.Boottime) - nanos(mine.Boottime)

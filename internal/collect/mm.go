@@ -51,7 +51,7 @@ type sharedKey struct{ dev, ino uint64 }
 
 // readAreas reads a task's memory map.
 func (c *Collector) readAreas(t *Task) error {
-	sm, err := procfs.ReadSmapsFlags(t.PID)
+	sm, err := procfs.ReadSmapsFlags(t.At())
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (c *Collector) area(t *Task, a *Area) error {
 		flags |= unix.MAP_ANONYMOUS
 		e.Pgoff = proto.Uint64(0)
 	case a.Ino != 0:
-		id, err := c.Files.MappedFile(t.PID, &a.VMA)
+		id, err := c.Files.MappedFile(t.At(), &a.VMA)
 		if err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (c *Collector) sharedObject(t *Task, a *Area) (*Shared, error) {
 	if s := c.shared[key]; s != nil {
 		return s, nil
 	}
-	f, err := unix.Open(fmt.Sprintf("/proc/%d/map_files/%x-%x", t.PID, a.Start, a.End), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	f, err := unix.Open(fmt.Sprintf("/proc/%d/map_files/%x-%x", t.At(), a.Start, a.End), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("shared memory object: %w", err)
 	}
@@ -280,7 +280,7 @@ func (c *Collector) Memory() (*memory.Outgoing, error) {
 }
 
 func (c *Collector) taskMemory(t *Task, out *memory.Outgoing) error {
-	pm, err := memory.OpenPagemap(t.PID)
+	pm, err := memory.OpenPagemap(t.At())
 	if err != nil {
 		return err
 	}
@@ -337,7 +337,7 @@ func (c *Collector) lockedFuture(t *Task, x *fm.MmExtra) error {
 	if t.Status.VmLck == 0 || t.guest == nil {
 		return nil
 	}
-	now, err := procfs.ReadSmapsFlags(t.PID)
+	now, err := procfs.ReadSmapsFlags(t.At())
 	if err != nil {
 		return err
 	}
@@ -358,11 +358,11 @@ const mclOnfault = 4 // MCL_ONFAULT, Linux 4.4
 
 // mmEntry gives the address space's layout (prctl(2), PR_SET_MM_MAP) and areas.
 func (c *Collector) mmEntry(t *Task) (*mm.MmEntry, error) {
-	aux, err := procfs.ReadAuxv(t.PID)
+	aux, err := procfs.ReadAuxv(t.At())
 	if err != nil {
 		return nil, err
 	}
-	exe, err := c.Files.PathFile(t.PID, "exe")
+	exe, err := c.Files.PathFile(t.At(), "exe")
 	if err != nil {
 		return nil, err
 	}
@@ -378,7 +378,7 @@ func (c *Collector) mmEntry(t *Task) (*mm.MmEntry, error) {
 	if err := c.lockedFuture(t, x); err != nil {
 		return nil, err
 	}
-	if f, err := procfs.ReadCoredumpFilter(t.PID); err == nil {
+	if f, err := procfs.ReadCoredumpFilter(t.At()); err == nil {
 		x.CoredumpFilter = proto.Uint32(f)
 	}
 	for i := range t.Areas {

@@ -216,11 +216,11 @@ func (c *Collector) restartBlock(t *Task, th *tracee.Thread) *fm.RestartBlock {
 		return &fm.RestartBlock{Nr: proto.Uint32(uint32(s.nr)), RemainingNs: proto.Int64(int64(left))}
 	}
 	if nr == unix.SYS_RESTART_SYSCALL {
-		if nr = issuedCall(t.PID, &th.Regs); nr == 0 {
+		if nr = issuedCall(t.At(), &th.Regs); nr == 0 {
 			nr = guessRestarted(args)
 		}
 	}
-	if d, ok := timeoutOf(t.PID, nr, args); ok {
+	if d, ok := timeoutOf(t.At(), nr, args); ok {
 		return &fm.RestartBlock{Nr: proto.Uint32(uint32(nr)), RemainingNs: proto.Int64(int64(d))}
 	}
 	return &fm.RestartBlock{Nr: proto.Uint32(uint32(nr)), RemainingNs: proto.Int64(-1)}

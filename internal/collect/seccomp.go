@@ -116,7 +116,7 @@ func (c *Collector) seccomp(t *Task, th *tracee.Thread, st *procfs.Status) (ok b
 	}
 	nr, _ := callOf(&th.Regs)
 	if nr == unix.SYS_RESTART_SYSCALL {
-		nr = issuedCall(t.PID, &th.Regs)
+		nr = issuedCall(t.At(), &th.Regs)
 	}
 	if nr == 0 {
 		return true, nil

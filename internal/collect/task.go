@@ -46,7 +46,7 @@ func (c *Collector) task(t *Task) error {
 	if ok, err := c.supported(t); !ok || err != nil {
 		return err
 	}
-	ids, err := c.kobjIDs(t.PID)
+	ids, err := c.kobjIDs(t.At())
 	if err != nil {
 		return fmt.Errorf("kcmp: %w", err)
 	}
@@ -86,7 +86,7 @@ func (c *Collector) task(t *Task) error {
 		return err
 	}
 	tc.SignalsS = queue(t.Pending)
-	tc.BlkSigset = proto.Uint64(t.Leader().Mask)
+	tc.BlkSigset = proto.Uint64(t.Threads[0].Mask)
 	if !c.tables[ids.GetFilesId()] {
 		c.tables[ids.GetFilesId()] = true
 		if err := c.descriptors(t, int(ids.GetFilesId())); err != nil {
@@ -128,11 +128,7 @@ func (c *Collector) supported(t *Task) (bool, error) {
 		c.refuse(t, object, why, remedy)
 		ok = false
 	}
-	if t.Leader() == nil {
-		no("threads", "the thread group's leader has exited while other threads run", "checkpoint it before its main thread ends")
-		return false, nil
-	}
-	ns, err := procfs.ReadNamespaces(t.PID, 0)
+	ns, err := procfs.ReadNamespaces(t.At(), 0)
 	if err != nil {
 		return false, err
 	}
@@ -194,12 +190,12 @@ func (c *Collector) enter(t *Task) error {
 		t.guest = t.SharesMM.guest
 		t.maps = t.SharesMM.maps
 	} else {
-		gad, ok := tracee.FindGadgets(t.PID, t.maps)
+		gad, ok := tracee.FindGadgets(t.At(), t.maps)
 		if !ok {
 			c.refuse(t, "address space", "it has no `syscall; ret` (its vdso is gone)", "do not unmap the vdso")
 			return nil
 		}
-		g, err := tracee.Inject(t.PID, t.Leader(), c.threadsIn(t.VM), t.maps, gad, t.Status.Uid[1], t.Status.Gid[1], c.list)
+		g, err := tracee.Inject(t.At(), t.Threads[0], c.threadsIn(t.VM), t.maps, gad, t.Status.Uid[1], t.Status.Gid[1], c.list)
 		if err != nil {
 			return err
 		}
@@ -215,7 +211,7 @@ func (c *Collector) threadsIn(vm uint32) int {
 		c.threads = map[uint32]int{}
 		for _, p := range c.Tree.Processes {
 			// One that cannot be asked is refused, or fails, by itself.
-			if id, err := c.ids[0].id(p.PID); err == nil && !p.Zombie {
+			if id, err := c.ids[0].id(p.At()); err == nil && !p.Zombie {
 				c.threads[id] += len(p.Threads)
 			}
 		}
@@ -225,12 +221,12 @@ func (c *Collector) threadsIn(vm uint32) int {
 
 // taskFiles reads what /proc has of a process.
 func (c *Collector) taskFiles(t *Task, tc *criu_core.TaskCoreEntry) error {
-	pers, err := procfs.ReadPersonality(t.PID, 0)
+	pers, err := procfs.ReadPersonality(t.At(), 0)
 	if err != nil {
 		return err
 	}
 	tc.Personality = proto.Uint32(pers)
-	adj, err := procfs.ReadOOMScoreAdj(t.PID)
+	adj, err := procfs.ReadOOMScoreAdj(t.At())
 	if err != nil {
 		return err
 	}
@@ -245,11 +241,11 @@ func (c *Collector) taskFiles(t *Task, tc *criu_core.TaskCoreEntry) error {
 
 // fs saves working directory, root and umask.
 func (c *Collector) fs(t *Task, id uint32) error {
-	cwd, err := c.Files.PathFile(t.PID, "cwd")
+	cwd, err := c.Files.PathFile(t.At(), "cwd")
 	if err != nil {
 		return err
 	}
-	root, err := c.Files.PathFile(t.PID, "root")
+	root, err := c.Files.PathFile(t.At(), "root")
 	if err != nil {
 		return err
 	}
@@ -265,7 +261,13 @@ func (c *Collector) descriptors(t *Task, files int) error {
 	if t.guest != nil {
 		c.Files.Ask = func(_ int, fds []int) ([]resource.FDState, error) { return askDescriptors(t, fds) }
 	}
-	tab, err := c.Files.Table(t.PID)
+	if t.At() != t.PID {
+		if c.Files.Leader == nil {
+			c.Files.Leader = map[int]int{}
+		}
+		c.Files.Leader[t.At()] = t.PID
+	}
+	tab, err := c.Files.Table(t.At())
 	if err != nil {
 		return err
 	}
@@ -278,7 +280,7 @@ func (c *Collector) descriptors(t *Task, files int) error {
 
 // askDescriptors has a task tell about its descriptors; nil when it does not.
 func askDescriptors(t *Task, fds []int) ([]resource.FDState, error) {
-	e, err := t.guest.Executor(t.Leader())
+	e, err := t.guest.Executor(t.Threads[0])
 	if err != nil {
 		return nil, err
 	}

@@ -64,6 +64,17 @@ type proc struct {
 	b       *builder
 }
 
+// exited tells whether the thread is a leader that ends before its process.
+func (t *thread) exited() bool { return t.extra.Exited != nil }
+
+// live gives the threads that run when the process is let go.
+func (p *proc) live() []*thread {
+	if len(p.threads) > 0 && p.threads[0].exited() {
+		return p.threads[1:]
+	}
+	return p.threads
+}
+
 // PID implements resource.Task.
 func (p *proc) PID() int { return p.host() }
 
@@ -167,6 +178,11 @@ func (p *proc) load(im *image.Image, tids []uint32) (err error) {
 	}
 	if p.threads[0].tid != p.pid {
 		return fault.Errorf(fault.ErrDamaged, "no leader among the threads")
+	}
+	for i, t := range p.threads {
+		if t.exited() && (i > 0 || len(p.threads) == 1) {
+			return fault.Errorf(fault.ErrDamaged, "thread %d: has exited, but is not the leader of others", t.tid)
+		}
 	}
 	if p.fs, err = image.One[*criu_fs.FsEntry](im, image.Of("fs", p.pid)); err != nil {
 		return err

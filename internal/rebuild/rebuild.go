@@ -509,7 +509,7 @@ func (b *builder) finish() error {
 				s = int(unix.SIGSTOP)
 			}
 			// Nothing else that is pending may be delivered on the way.
-			for _, t := range p.threads {
+			for _, t := range p.live() {
 				if err := sys.SetSigmask(t.exec.TID, ^uint64(1<<(s-1))); err != nil {
 					return fmt.Errorf("thread %d: mask: %w", t.tid, err)
 				}
@@ -569,12 +569,12 @@ func (b *builder) lastOf(p *proc) bool {
 
 // stop puts a process into a job-control stop.
 func (b *builder) stop(p *proc, sig int) error {
-	if err := sys.Tgkill(p.host(), p.host(), sig); err != nil {
+	if err := sys.Tgkill(p.host(), p.live()[0].exec.TID, sig); err != nil {
 		return err
 	}
-	// The leader alone takes the signal; the others follow when the stop is under
+	// The first alone takes the signal; the others follow when the stop is under
 	// way, so that none of them gets to run the program.
-	for _, t := range p.threads {
+	for _, t := range p.live() {
 		if err := sys.Cont(t.exec.TID, 0); err != nil {
 			return err
 		}
@@ -632,7 +632,7 @@ func (b *builder) release() error {
 		return fmt.Errorf("init of the pid namespace: %w", err)
 	}
 	for _, p := range b.procs {
-		for _, t := range p.threads {
+		for _, t := range p.live() {
 			if err := sys.Detach(t.exec.TID, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("thread %d: detach: %w", t.tid, err)
 			}
@@ -641,7 +641,7 @@ func (b *builder) release() error {
 	b.made = nil
 	for _, p := range b.procs {
 		if !p.zombie && (b.opt.Stopped || p.extra.GetStopSignal() != 0) {
-			awaitStopped(p.host())
+			awaitStopped(p.live()[0].exec.TID)
 		}
 	}
 	for _, p := range b.procs {

@@ -2,9 +2,13 @@ package rebuild
 
 import (
 	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 
+	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
 	"github.com/fermata-cr/fermata/internal/tracee"
 	"github.com/fermata-cr/fermata/internal/waits"
@@ -40,7 +44,7 @@ func (b *builder) leave(p *proc, insn uint64) error {
 	if err := tracee.Halt(all...); err != nil {
 		return err
 	}
-	for _, t := range p.threads {
+	for _, t := range p.live() {
 		regs := regsOf(t.core)
 		args := [6]uint64{regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9}
 		t.exec.Reset()
@@ -78,18 +82,52 @@ func (b *builder) leave(p *proc, insn uint64) error {
 			return fmt.Errorf("pid %d: leaving: %w", p.pid, err)
 		}
 	}
-	for _, t := range p.threads {
+	for _, t := range p.live() {
 		if err := sys.SetRegs(t.exec.TID, &t.regs); err != nil {
 			return fmt.Errorf("thread %d: registers: %w", t.tid, err)
 		}
 	}
+	if t := p.threads[0]; t.exited() {
+		return b.dismissLeader(p, t, insn)
+	}
 	return nil
+}
+
+// dismissLeader lets a leader go into its exit, and waits until it is there. It
+// is not traced any more then: nobody could let a zombie go.
+func (b *builder) dismissLeader(p *proc, t *thread, insn uint64) error {
+	regs, err := sys.GetRegs(t.exec.TID)
+	if err != nil {
+		return fmt.Errorf("thread %d: registers: %w", t.tid, err)
+	}
+	regs.Rip, regs.Rax, regs.Rdi, regs.Orig_rax = insn, unix.SYS_EXIT, uint64(t.extra.GetExited()>>8&0xff), ^uint64(0)
+	if err := sys.SetRegs(t.exec.TID, &regs); err != nil {
+		return fmt.Errorf("thread %d: registers: %w", t.tid, err)
+	}
+	if err := sys.SetSigmask(t.exec.TID, ^uint64(0)); err != nil {
+		return fmt.Errorf("thread %d: mask: %w", t.tid, err)
+	}
+	if err := sys.Detach(t.exec.TID, 0); err != nil {
+		return fmt.Errorf("thread %d: detach: %w", t.tid, err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; sys.Nap(50 * time.Microsecond) {
+		st, err := procfs.ReadStat(p.host(), p.host())
+		if err != nil {
+			return fmt.Errorf("thread %d: %w", t.tid, err)
+		}
+		if st.State == 'Z' {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("thread %d: does not exit (state %c)", t.tid, st.State)
+		}
+	}
 }
 
 // unmask gives the threads of a process their signal masks; until then
 // everything is blocked.
 func (b *builder) unmask(p *proc) error {
-	for _, t := range p.threads {
+	for _, t := range p.live() {
 		if err := sys.SetSigmask(t.exec.TID, t.core.GetThreadCore().GetBlkSigset()); err != nil {
 			return fmt.Errorf("thread %d: mask: %w", t.tid, err)
 		}

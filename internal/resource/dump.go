@@ -127,6 +127,9 @@ type Dump struct {
 	Refuse *fault.Refusals
 	// SaveFiles: the content of regular files open for writing is wanted.
 	SaveFiles bool
+	// Leader gives the pid of the process that a Table was read of, where that
+	// was not the pid.
+	Leader map[int]int
 	// InTree tells whether a pid belongs to the checkpoint.
 	InTree func(pid int) bool
 
@@ -224,6 +227,10 @@ func (d *Dump) pidfd(pid int) (int, error) {
 		return fd, nil
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.EINVAL || err == unix.ENOENT {
+		// A thread of a process whose leader has exited (Linux 6.9).
+		fd, err = unix.PidfdOpen(pid, sys.PidfdThread)
+	}
 	if err != nil {
 		return -1, fmt.Errorf("pid %d: pidfd_open: %w", pid, err)
 	}

@@ -89,6 +89,9 @@ func (d *Dump) completeLocks() {
 			continue
 		}
 		seen[k] = true
+		if leader := d.Leader[pid]; leader != 0 {
+			pid = leader
+		}
 		e.Pid, e.Fd = proto.Int32(int32(pid)), proto.Int32(int32(fd))
 		d.Image.Add("file-locks", e)
 		files.Num = append(files.Num, uint64(l.f.ID))

@@ -37,7 +37,7 @@ func (p *Place) holds(t *Thread) bool {
 	// Between the system call and its `ret` into the region; a `leave` before it
 	// takes the stack pointer to where it is.
 	var b8 [8]byte
-	if at-p.Gadgets.Syscall < gadgetMax && sys.ReadMem(t.process.PID, sp, b8[:]) == nil && le.Uint64(b8[:])-p.Addr < p.Size {
+	if at-p.Gadgets.Syscall < gadgetMax && sys.ReadMem(t.TID, sp, b8[:]) == nil && le.Uint64(b8[:])-p.Addr < p.Size {
 		return true
 	}
 	end := sp + stackLook
@@ -51,7 +51,7 @@ func (p *Place) holds(t *Thread) bool {
 		return false
 	}
 	b := make([]byte, end-sp)
-	if sys.ReadMem(t.process.PID, sp, b) != nil {
+	if sys.ReadMem(t.TID, sp, b) != nil {
 		return false
 	}
 	for at := 0; at+8 <= len(b); at += 8 {
@@ -125,7 +125,7 @@ func (t *Tree) runOn(th *Thread, end time.Time) bool {
 			time.Sleep(moment / 4)
 		}
 	}
-	return th.read(th.process.PID, make([]byte, xstateMax)) == nil
+	return th.read(th.process.At(), make([]byte, xstateMax)) == nil
 }
 
 // Adopt makes a guest of a stopped process that has the region of a controller

@@ -99,6 +99,16 @@ func (t *Tree) SuspendSeccomp() {
 	}
 }
 
+// At gives the pid under which the kernel shows the process's memory, files and
+// working directory: that of a leader that has exited shows none of them any
+// more, another thread's does.
+func (p *Process) At() int {
+	if p.Leader() == nil && len(p.Threads) > 0 {
+		return p.Threads[0].TID
+	}
+	return p.PID
+}
+
 // Tree is a frozen set of processes. Thaw must be called on every path.
 type Tree struct {
 	Processes []*Process // in the order they were found: parents before children
@@ -413,7 +423,7 @@ func (t *Tree) read() error {
 		p.Zombie = len(p.Threads) == 0
 		procs = append(procs, p)
 		for _, th := range p.Threads {
-			if err := th.read(p.PID, buf); err != nil {
+			if err := th.read(p.At(), buf); err != nil {
 				return err
 			}
 		}
@@ -474,7 +484,7 @@ func (th *Thread) read(pid int, buf []byte) (err error) {
 // again, unless a signal of its own is about to reach it: then the error is
 // what it would have seen anyway.
 func (th *Thread) reissue(pid int) error {
-	st, err := procfs.ReadStatus(pid, th.TID)
+	st, err := procfs.ReadStatus(pid, th.TID) // whichever of its threads pid is
 	if err != nil {
 		return err
 	}

@@ -687,6 +687,7 @@ type ThreadExtra struct {
 	Securebits    *uint32                `protobuf:"varint,9,opt,name=securebits" json:"securebits,omitempty"`
 	RseqFlags     *uint32                `protobuf:"varint,10,opt,name=rseq_flags,json=rseqFlags" json:"rseq_flags,omitempty"`
 	TscOff        *bool                  `protobuf:"varint,11,opt,name=tsc_off,json=tscOff" json:"tsc_off,omitempty"`
+	Exited        *uint32                `protobuf:"varint,12,opt,name=exited" json:"exited,omitempty"` // of a leader that has exited while other threads run, as wait(2) gives it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -796,6 +797,13 @@ func (x *ThreadExtra) GetTscOff() bool {
 		return *x.TscOff
 	}
 	return false
+}
+
+func (x *ThreadExtra) GetExited() uint32 {
+	if x != nil && x.Exited != nil {
+		return *x.Exited
+	}
+	return 0
 }
 
 // A system call that was interrupted with time left.
@@ -2191,7 +2199,7 @@ const file_fm_proto_rawDesc = "" +
 	"\bdeadline\x18\x06 \x02(\x04R\bdeadline\x12\x16\n" +
 	"\x06period\x18\a \x02(\x04R\x06period\x12\x19\n" +
 	"\butil_min\x18\b \x02(\rR\autilMin\x12\x19\n" +
-	"\butil_max\x18\t \x02(\rR\autilMax\"\xe3\x02\n" +
+	"\butil_max\x18\t \x02(\rR\autilMax\"\xfb\x02\n" +
 	"\fthread_extra\x12\x10\n" +
 	"\x03tid\x18\x01 \x02(\rR\x03tid\x12\x16\n" +
 	"\x06xstate\x18\x02 \x02(\fR\x06xstate\x12\x1a\n" +
@@ -2209,7 +2217,8 @@ const file_fm_proto_rawDesc = "" +
 	"\n" +
 	"rseq_flags\x18\n" +
 	" \x01(\rR\trseqFlags\x12\x17\n" +
-	"\atsc_off\x18\v \x01(\bR\x06tscOff\"B\n" +
+	"\atsc_off\x18\v \x01(\bR\x06tscOff\x12\x16\n" +
+	"\x06exited\x18\f \x01(\rR\x06exited\"B\n" +
 	"\rrestart_block\x12\x0e\n" +
 	"\x02nr\x18\x01 \x02(\rR\x02nr\x12!\n" +
 	"\fremaining_ns\x18\x02 \x02(\x03R\vremainingNs\"\xd6\x03\n" +
