@@ -91,8 +91,10 @@ type checkpoint struct {
 	spare   []byte // for the memory of a small program
 	watch   *guardian.Watch
 	frozen  time.Duration
-	done    atomic.Int64
-	notes   []string
+	// freezing is how long it took until every task stood still.
+	freezing time.Duration
+	done     atomic.Int64
+	notes    []string
 }
 
 func (c *checkpoint) progress(phase string, done, total int64) {
@@ -110,7 +112,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			return nil, err
 		}
 	}
-	if c.draft, err = newDraft(c.opt.To); err != nil {
+	if c.draft, err = newDraft(c.opt.To, c.opt.Layout); err != nil {
 		return nil, err
 	}
 	go collect.Warm()
@@ -136,6 +138,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if err != nil {
 		return nil, err
 	}
+	c.freezing = time.Since(c.tree.Began())
 	thawed := false
 	defer func() {
 		if c.col != nil {
@@ -169,6 +172,9 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	c.progress("collect", 0, int64(len(c.tree.Processes)))
 	if err := c.col.Collect(); err != nil {
 		return nil, err
+	}
+	if c.opt.Review != nil {
+		c.opt.Review(c.col.Image, c.col.Refuse)
 	}
 	if err := c.col.Refuse.Err(); err != nil {
 		return nil, err
@@ -260,7 +266,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if err := thaw(); err != nil {
 		return nil, fmt.Errorf("the checkpoint %s is whole, but: %w", c.opt.To, err)
 	}
-	if c.opt.After == AfterKill {
+	if c.opt.After == AfterKill && !c.opt.NoWait {
 		res.Notes = append(res.Notes, c.awaitFree()...)
 	}
 	res.Frozen, res.Total = c.frozen, time.Since(c.began)

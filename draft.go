@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fermata-cr/fermata/internal/collect"
+	"github.com/fermata-cr/fermata/internal/criu/imgdir"
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/image"
@@ -31,6 +33,9 @@ const Version = "0.1.0"
 // one, under a name that no reader takes for a checkpoint.
 type draft struct {
 	final, dir string
+	// images: final is there already, and plain image files go into it.
+	images     bool
+	imagePages *imgdir.Pages
 	made       bool
 	published  bool
 	pages      []*fm.StoreFile
@@ -38,6 +43,7 @@ type draft struct {
 	contents   []content
 	files      *resource.Dump
 	bytes      int64
+	writing    time.Duration // of the pages
 	journal    *journal.Journal
 	debt       *journal.Entry
 	names      []*journal.Entry
@@ -50,8 +56,11 @@ type content struct {
 
 // newDraft checks the place; nothing is written before the checkpoint is known
 // to be possible.
-func newDraft(final string) (*draft, error) {
+func newDraft(final string, layout Layout) (*draft, error) {
 	final = filepath.Clean(final)
+	if layout == LayoutImages {
+		return newImageDraft(final)
+	}
 	if _, err := os.Lstat(final); err == nil {
 		return nil, fault.Errorf(fault.ErrUsage, "%s exists already", final)
 	} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
@@ -127,6 +136,9 @@ func (d *draft) writePages(c *checkpoint, mem []byte) (err error) {
 		d.journal.Beat()
 		c.progress("memory", c.done.Add(n), int64(total))
 	}
+	if d.images {
+		return d.writeImagePages(c, mem, done)
+	}
 	if mem != nil {
 		d.pages, err = pagestore.WriteMemory(d.dir, mem, done)
 		return err
@@ -194,6 +206,9 @@ func (d *draft) publish(c *checkpoint, mono, boot, real int64) error {
 		m.VdsoSha256 = sum[:]
 	}
 	c.col.Image.Replace("manifest", m)
+	if d.images {
+		return d.publishImages(c)
+	}
 	b, err := c.col.Image.Encode()
 	if err != nil {
 		return err

@@ -11,7 +11,11 @@
 package fermata
 
 import (
+	"os"
 	"time"
+
+	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/image"
 )
 
 // After says what becomes of the target once its checkpoint is published.
@@ -26,6 +30,18 @@ const (
 	AfterStop
 )
 
+// Layout is how a checkpoint lies on disk.
+type Layout int
+
+const (
+	// LayoutNative is fermata's own: a directory that appears when it is whole.
+	LayoutNative Layout = iota
+	// LayoutImages is the interchange format: plain image files as CRIU, crit and
+	// the container engines know them, in a directory that exists already. The
+	// file inventory.img comes last.
+	LayoutImages
+)
+
 // FilesMode says what Restore does with files that changed since the checkpoint.
 type FilesMode int
 
@@ -37,6 +53,8 @@ const (
 	FilesRollback
 	// FilesKeep goes on with the files as they are now.
 	FilesKeep
+	// FilesSize refuses only regular files whose size is another.
+	FilesSize
 )
 
 // Progress is one report of a long operation.
@@ -70,6 +88,13 @@ type CheckpointOptions struct {
 	AllowSeccompRisk bool
 	// Timeout bounds the freeze; 0 means 10 s.
 	Timeout time.Duration
+	// Layout says how the checkpoint lies on disk.
+	Layout Layout
+	// NoWait: with AfterKill, do not wait until the pids are free.
+	NoWait bool
+	// Review, when set, sees what was collected before anything is written, and
+	// may add reasons to refuse. It is for this module's own commands.
+	Review func(*image.Image, *fault.Refusals)
 	// Progress, when set, is called from the checkpointing goroutine.
 	Progress func(Progress)
 }
@@ -94,6 +119,14 @@ type RestoreOptions struct {
 	PidNS bool
 	// Stopped leaves every restored task stopped (SIGSTOP).
 	Stopped bool
+	// TCPClose makes connected TCP sockets closed ones.
+	TCPClose bool
+	// Inherit has open files that stand for files of the checkpoint, by what
+	// those were: "pipe:[7]", "socket:[7]", a path without its first slash.
+	Inherit map[string]*os.File
+	// Ready, when set, is called when every task is whole and before the first
+	// one runs, with their pids; an error undoes the restore.
+	Ready func(pids []int) error
 	// Foreground: the program takes over the terminal that the calling process
 	// was started from, whose settings become those the program had made. The
 	// caller passes it the terminal's foreground.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fermata-cr/fermata/internal/criu/imgdir"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/rebuild"
 	"github.com/fermata-cr/fermata/internal/resource"
@@ -19,7 +20,17 @@ import (
 // ends before, no task of the tree is left.
 func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult, error) {
 	began := time.Now()
-	im, err := image.Read(dir)
+	opt := rebuild.Options{
+		Dir: dir, Files: resource.FilesPolicy(o.Files), Stopped: o.Stopped, PidNS: o.PidNS, Foreground: o.Foreground,
+		Ready: o.Ready,
+	}
+	if len(o.Inherit) > 0 {
+		opt.Inherit = map[string]int{}
+		for name, f := range o.Inherit {
+			opt.Inherit[name] = int(f.Fd())
+		}
+	}
+	im, err := openImages(dir, &opt)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +40,6 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 	}
 	ch := make(chan outcome, 1)
 	go func() {
-		opt := rebuild.Options{Dir: dir, Files: resource.FilesPolicy(o.Files), Stopped: o.Stopped, PidNS: o.PidNS, Foreground: o.Foreground}
 		if o.Progress != nil {
 			opt.Progress = func(phase string, done, total int64) { o.Progress(Progress{phase, done, total}) }
 		}
@@ -45,4 +55,17 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 		Ref: dir, PIDs: r.PIDs, Roots: r.Roots, Tasks: len(r.PIDs), Threads: r.Threads,
 		Bytes: r.Bytes, Notes: r.Notes, Total: time.Since(began),
 	}, nil
+}
+
+// openImages reads the metadata of a checkpoint of either layout.
+func openImages(dir string, opt *rebuild.Options) (*image.Image, error) {
+	if !imgdir.Is(dir) {
+		return image.Read(dir)
+	}
+	src, err := imgdir.Import(dir)
+	if err != nil {
+		return nil, err
+	}
+	opt.Store, opt.Saved = src.Store, src.Saved
+	return src.Image, nil
 }

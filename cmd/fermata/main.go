@@ -8,6 +8,7 @@ package main
 import (
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fermata-cr/fermata/internal/collect"
+	"github.com/fermata-cr/fermata/internal/criu"
 	"github.com/fermata-cr/fermata/internal/fault"
 )
 
@@ -23,10 +25,25 @@ func main() {
 		// A command of some milliseconds is over before garbage matters.
 		debug.SetGCPercent(400)
 	}
+	if args, ok := compatible(os.Args); ok {
+		os.Exit(criu.Main(args, os.Stdout, os.Stderr))
+	}
 	if len(os.Args) > 1 && (os.Args[1] == "checkpoint" || os.Args[1] == "restore") {
 		go collect.Warm()
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// compatible tells whether CRIU's command line is meant: the binary is called so,
+// or its verb is criu. It gives what follows.
+func compatible(args []string) (rest []string, ok bool) {
+	switch {
+	case len(args) > 0 && filepath.Base(args[0]) == "criu":
+		return args[1:], true
+	case len(args) > 1 && args[1] == "criu":
+		return args[2:], true
+	}
+	return nil, false
 }
 
 // run executes one command line and gives the exit code.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
@@ -30,7 +31,7 @@ type storeFile struct {
 	*fm.StoreFile
 	base uint64
 	f    *os.File
-	good []atomic.Bool // chunks that were summed and are right
+	good []atomic.Bool // chunks that were summed and are right; nil: there are no sums
 }
 
 // Open opens the files that a manifest names, and refuses those that are not of
@@ -64,6 +65,32 @@ func OpenWith(files []*fm.StoreFile, open func(name string) (*os.File, error)) (
 		if err != nil {
 			return nil, err
 		}
+	}
+	return s, nil
+}
+
+// OpenPlain opens files of page contents as one store, in their order. There are
+// no checksums to compare.
+func OpenPlain(paths []string) (_ *Store, err error) {
+	s := &Store{}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fault.Wrap(fault.ErrDamaged, fmt.Errorf("page store: %w", err))
+		}
+		d := &fm.StoreFile{Name: proto.String(path), Size: proto.Uint64(0), Chunk: proto.Uint32(Chunk)}
+		s.files = append(s.files, &storeFile{StoreFile: d, base: s.total, f: f})
+		st, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		d.Size = proto.Uint64(uint64(st.Size()))
+		s.total += d.GetSize()
 	}
 	return s, nil
 }
@@ -135,7 +162,7 @@ func (r *Reader) At(off, n uint64) ([]byte, error) {
 	if r.file != f || from < r.start || to > r.start+uint64(len(r.held)) {
 		// Of a chunk that is known to be right only what is wanted is read.
 		start, stop := chunk*c, end
-		known := f.good[chunk].Load()
+		known := f.good == nil || f.good[chunk].Load()
 		if known {
 			start, stop = from, to
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"runtime"
@@ -41,6 +42,15 @@ type Options struct {
 	Foreground bool
 	PidNS      bool // into a new pid namespace
 	Progress   func(phase string, done, total int64)
+	// Store, when set, has the pages in place of the files that the manifest
+	// names; the builder closes it. Saved is resource.Restore.Saved.
+	Store *pagestore.Store
+	Saved func(name string) (io.ReadCloser, error)
+	// Inherit is resource.Restore.Inherit.
+	Inherit map[string]int
+	// Ready, when set, is called when every task is whole and before the first
+	// one runs, with the roots' pids.
+	Ready func(pids []int) error
 }
 
 // Result is a tree that runs again.
@@ -155,6 +165,11 @@ func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error)
 			res.Roots = append(res.Roots, p.host())
 		}
 	}
+	if o.Ready != nil {
+		if err := o.Ready(res.Roots); err != nil {
+			return nil, err
+		}
+	}
 	return res, b.release()
 }
 
@@ -203,8 +218,10 @@ func (b *builder) open() (err error) {
 	if err := b.loadFilters(); err != nil {
 		return err
 	}
-	if b.store, err = pagestore.Open(b.opt.Dir, b.manifest.GetStores()); err != nil {
-		return err
+	if b.store = b.opt.Store; b.store == nil {
+		if b.store, err = pagestore.Open(b.opt.Dir, b.manifest.GetStores()); err != nil {
+			return err
+		}
 	}
 	b.total = int64(b.manifest.GetPageBytes())
 	objs, err := image.All[*fm.ShmObject](b.im, "shm")
@@ -218,6 +235,7 @@ func (b *builder) open() (err error) {
 		return err
 	}
 	b.files.Dir, b.files.Files, b.files.Note = b.opt.Dir, b.opt.Files, b.note
+	b.files.Saved, b.files.Inherit = b.opt.Saved, b.opt.Inherit
 	b.files.Task = b.task
 	b.files.Clock, b.files.Foreground = b.clock, b.opt.Foreground
 	b.files.PID = b.hostPID

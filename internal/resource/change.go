@@ -27,6 +27,8 @@ type change struct {
 	why string
 	cut bool // only bytes at the end are too many
 	lax bool // the size is the same, and only a writer's file was written
+	// sized: the size is another; timed: both sizes are known.
+	sized, timed bool
 }
 
 func compare(reg *regfile.RegFileEntry, x *fm.FileExtra, st *unix.Stat_t) *change {
@@ -37,9 +39,25 @@ func compare(reg *regfile.RegFileEntry, x *fm.FileExtra, st *unix.Stat_t) *chang
 		was := x.GetData()
 		return &change{why: fmt.Sprintf("is now device %d:%d, was %d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)), unix.Major(was), unix.Minor(was))}
 	}
-	if x.MtimeNs == nil || reg.GetFlags()&unix.O_PATH != 0 {
+	was, is := int64(reg.GetSize()), st.Size
+	if reg.GetFlags()&unix.O_PATH != 0 {
 		return nil
 	}
+	if x.MtimeNs == nil {
+		if reg.Size == nil || was == is || uint32(st.Mode)&unix.S_IFMT != unix.S_IFREG {
+			return nil
+		}
+		return &change{why: fmt.Sprintf("has %d bytes, had %d at the checkpoint", is, was), cut: is > was, sized: true, timed: true}
+	}
+	c := changed(reg, x, st)
+	if c != nil {
+		c.sized, c.timed = was != is, true
+	}
+	return c
+}
+
+// changed is compare for a regular file whose time is known.
+func changed(reg *regfile.RegFileEntry, x *fm.FileExtra, st *unix.Stat_t) *change {
 	was, is := int64(reg.GetSize()), st.Size
 	when := func() string { return time.Unix(0, st.Mtim.Nano()).Format(time.RFC3339Nano) }
 	same := x.GetDev() == uint64(st.Dev) && x.GetIno() == st.Ino
@@ -85,7 +103,7 @@ const (
 
 // judge says what a policy makes of a change: a reason to refuse, or nil.
 func (r *Restore) judge(reg *regfile.RegFileEntry, x *fm.FileExtra, c *change) *fault.Reason {
-	if c == nil || r.Files == FilesKeep {
+	if c == nil || r.Files == FilesKeep || r.Files == FilesSize && c.timed && !c.sized {
 		return nil
 	}
 	writer := reg.GetFlags()&unix.O_ACCMODE != unix.O_RDONLY

@@ -112,7 +112,7 @@ func (r *Restore) fill(fd int, x *fm.FileExtra, size int64) error {
 	if !filepath.IsLocal(x.GetSaved()) {
 		return fault.Errorf(fault.ErrDamaged, "saved content %q", x.GetSaved())
 	}
-	src, err := os.Open(r.Dir + "/" + x.GetSaved())
+	src, err := r.saved(x.GetSaved())
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return fault.Errorf(fault.ErrDamaged, "its saved content is missing: %w", err)
@@ -137,7 +137,7 @@ func (r *Restore) fill(fd int, x *fm.FileExtra, size int64) error {
 		for left > 0 {
 			n, err := io.ReadFull(src, buf[:min(left, copyPiece)])
 			if err != nil {
-				return fault.Errorf(fault.ErrDamaged, "%s: %w", src.Name(), err)
+				return fault.Errorf(fault.ErrDamaged, "%s: %w", x.GetSaved(), err)
 			}
 			crc = crc32.Update(crc, image.Castagnoli, buf[:n])
 			if err := pwriteAll(fd, buf[:n], at); err != nil {
@@ -147,9 +147,17 @@ func (r *Restore) fill(fd int, x *fm.FileExtra, size int64) error {
 		}
 	}
 	if want, ok := r.savedCRC(x.GetSaved()); ok && want != crc {
-		return fault.Errorf(fault.ErrDamaged, "%s: checksum differs", src.Name())
+		return fault.Errorf(fault.ErrDamaged, "%s: checksum differs", x.GetSaved())
 	}
 	return nil
+}
+
+// saved opens a saved content.
+func (r *Restore) saved(name string) (io.ReadCloser, error) {
+	if r.Saved != nil {
+		return r.Saved(name)
+	}
+	return os.Open(r.Dir + "/" + name)
 }
 
 func pwriteAll(fd int, b []byte, at int64) error {

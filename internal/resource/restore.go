@@ -2,6 +2,8 @@ package resource
 
 import (
 	"fmt"
+	"io"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +24,7 @@ const (
 	FilesStrict FilesPolicy = iota
 	FilesRollback
 	FilesKeep
+	FilesSize // of regular files nothing but the size matters
 )
 
 // Restore opens the files of a checkpoint again.
@@ -31,6 +34,9 @@ type Restore struct {
 	// Dir is the checkpoint's directory (saved contents are in it).
 	Dir   string
 	Files FilesPolicy
+	// Saved, when set, opens a saved content in place of a file below Dir: its
+	// data, without the holes.
+	Saved func(name string) (io.ReadCloser, error)
 	// Note takes what could not be exactly as before, by documented rule.
 	Note func(format string, a ...any)
 	// Clock tells what the restored tasks read from CLOCK_MONOTONIC or
@@ -51,6 +57,9 @@ type Restore struct {
 	// MemfdFill fills a memfd that was just made, of the right size, with its
 	// content.
 	MemfdFill func(inode *memfd.MemfdInodeEntry, fd int) error
+
+	// Inherit has descriptors that stand for files, by what those were.
+	Inherit map[string]int
 
 	// Verify: nothing will be opened after Check, which therefore also looks for
 	// what opening would find out.
@@ -154,12 +163,40 @@ func (r *Restore) Open(id uint32) (int, error) {
 		return -1, fault.Errorf(fault.ErrDamaged, "file %d (%s) needs itself", id, k.Name())
 	}
 	r.opening[id] = true
+	if n, ok := r.inherited(e); ok {
+		fd, err := unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return -1, fmt.Errorf("file %d (%s): inherited descriptor %d: %w", id, k.Name(), n, err)
+		}
+		r.Set(id, fd)
+		return fd, nil
+	}
 	fd, err := k.Open(r, e)
 	if err != nil {
 		return -1, fmt.Errorf("file %d (%s): %w", id, k.Name(), err)
 	}
 	r.Set(id, fd)
 	return fd, nil
+}
+
+// inherited gives the descriptor that stands for a file.
+func (r *Restore) inherited(e *fdinfo.FileEntry) (int, bool) {
+	if len(r.Inherit) == 0 {
+		return -1, false
+	}
+	var name string
+	switch {
+	case e.Reg != nil:
+		name = strings.TrimPrefix(e.Reg.GetName(), "/")
+	case e.Pipe != nil:
+		name = fmt.Sprintf("pipe:[%d]", e.Pipe.GetPipeId())
+	case e.Usk != nil:
+		name = fmt.Sprintf("socket:[%d]", e.Usk.GetIno())
+	case e.Isk != nil:
+		name = fmt.Sprintf("socket:[%d]", e.Isk.GetIno())
+	}
+	fd, ok := r.Inherit[name]
+	return fd, ok
 }
 
 // Set gives Restore a descriptor that a kind opened for another id of its own

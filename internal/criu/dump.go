@@ -1,0 +1,128 @@
+package criu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+	filelock "github.com/checkpoint-restore/go-criu/v8/crit/images/file-lock"
+	ghostfile "github.com/checkpoint-restore/go-criu/v8/crit/images/ghost-file"
+
+	"github.com/fermata-cr/fermata"
+	"github.com/fermata-cr/fermata/internal/criu/imgdir"
+	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/image"
+)
+
+func (c *command) dump(ctx context.Context) error {
+	if c.Tree == 0 {
+		return usage("which process? Give its pid with --tree")
+	}
+	switch {
+	case c.PageServer || c.LazyPages:
+		return later("dumping to a page server")
+	case len(c.External) > 0:
+		return c.externals()
+	}
+	o := fermata.CheckpointOptions{
+		To: c.images, Layout: fermata.LayoutImages, After: fermata.AfterKill, NoWait: true,
+		Timeout: time.Duration(c.Timeout) * time.Second, Review: c.review,
+	}
+	if c.Timeout == 0 {
+		o.Timeout = 24 * time.Hour
+	}
+	switch {
+	case c.LeaveRunning:
+		o.After = fermata.AfterResume
+	case c.LeaveStopped:
+		o.After = fermata.AfterStop
+	}
+	if err := c.parent(); err != nil {
+		return err
+	}
+	if err := c.script(ctx, "pre-dump", c.Tree); err != nil {
+		return err
+	}
+	res, err := fermata.Checkpoint(ctx, c.Tree, o)
+	if err != nil {
+		return err
+	}
+	for _, n := range res.Notes {
+		c.log.warnf("%s", n)
+	}
+	if c.work != c.images {
+		// Statistics belong to the work directory.
+		if err := os.Rename(filepath.Join(c.images, imgdir.DumpStatsName), filepath.Join(c.work, imgdir.DumpStatsName)); err != nil {
+			c.log.warnf("statistics: %v", err)
+		}
+	}
+	if err := c.script(ctx, "post-dump", c.Tree); err != nil {
+		return err
+	}
+	c.log.infof("%d processes with %d threads, frozen for %v, %v in all", res.Tasks, res.Threads, res.Frozen, res.Total)
+	c.log.infof("Dumping finished successfully")
+	return nil
+}
+
+// externals judges the --external resources: what names none of this machine's
+// own namespaces is for containers.
+func (c *command) externals() error {
+	return later(fmt.Sprintf("--external %s", c.External[0]))
+}
+
+// parent makes the link to the directory that this dump builds upon.
+func (c *command) parent() error {
+	if c.PrevDir == "" {
+		return nil
+	}
+	link := filepath.Join(c.images, imgdir.ParentName)
+	target := c.PrevDir
+	if _, err := os.Stat(filepath.Join(c.images, target)); filepath.IsAbs(target) || err != nil {
+		if st, err := os.Stat(target); err != nil || !st.IsDir() {
+			return usage("--prev-images-dir %s: not a directory below %s", target, c.images)
+		}
+	}
+	if now, err := os.Readlink(link); err == nil && now == target {
+		return nil
+	}
+	if err := os.Symlink(target, link); err != nil {
+		return fmt.Errorf("link to the previous images: %w", err)
+	}
+	return nil
+}
+
+// review refuses what the caller has not allowed with an option.
+func (c *command) review(im *image.Image, refuse *fault.Refusals) {
+	if locks, err := image.All[*filelock.FileLockEntry](im, "file-locks"); err == nil && !c.FileLocks {
+		for _, l := range locks {
+			refuse.Add(fault.Reason{PID: int(l.GetPid()), Object: fmt.Sprintf("fd %d", l.GetFd()), Why: "it holds a file lock", Remedy: "allow that with --file-locks"})
+		}
+	}
+	for _, id := range im.NamesOf("ghost-file") {
+		g, err := image.One[*ghostfile.GhostFileEntry](im, image.Of("ghost-file", id))
+		if err == nil && int64(g.GetSize()) > c.GhostLimit {
+			refuse.Add(fault.Reason{Object: fmt.Sprintf("file %d", id), Why: fmt.Sprintf("a deleted file of %d bytes is above the limit of %d", g.GetSize(), c.GhostLimit), Remedy: "raise it with --ghost-limit"})
+		}
+	}
+	files, err := image.All[*fdinfo.FileEntry](im, "files")
+	if err != nil {
+		return
+	}
+	for _, f := range files {
+		if s := f.GetIsk(); s != nil && s.GetProto() == unix.IPPROTO_TCP && established(s.GetState()) && !c.TCP && !c.TCPClose {
+			refuse.Add(fault.Reason{Object: fmt.Sprintf("file %d", f.GetId()), Why: "a connected TCP socket", Remedy: "allow that with --tcp-established, or let it be closed with --tcp-close"})
+		}
+	}
+}
+
+// established tells whether a TCP state (include/net/tcp_states.h) is that of a
+// connection.
+func established(state uint32) bool {
+	const closed, listen = 7, 10
+	return state != closed && state != listen && state != 0
+}
