@@ -34,6 +34,9 @@ import (
 // linkPrefix begins the name of a link that fermata made.
 const linkPrefix = ".fermata-link-"
 
+// criuLinkPrefix begins that of a link that CRIU made.
+const criuLinkPrefix = "link_remap."
+
 type ghostKey inodeKey
 
 // ghost saves a file without a name. Its other link, when there is one, is

@@ -416,7 +416,7 @@ func (f *farm) open(g *ghostInode) error {
 		if g.linked != "" {
 			other := &regfile.RegFileEntry{Name: &g.linked, Flags: reg.Flags, Size: reg.Size, Mode: reg.Mode, Pos: reg.Pos}
 			err = f.r.opened(fd, other, x)
-			if strings.HasPrefix(filepath.Base(g.linked), linkPrefix) {
+			if b := filepath.Base(g.linked); strings.HasPrefix(b, linkPrefix) || strings.HasPrefix(b, criuLinkPrefix) {
 				f.dropLink(g.linked)
 			}
 		} else if flags&unix.O_PATH == 0 {

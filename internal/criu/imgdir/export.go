@@ -279,6 +279,11 @@ func (e *exporter) mms() error {
 			return err
 		}
 		m = proto.CloneOf(m)
+		for i := 0; i+1 < len(m.MmSavedAuxv); i += 2 {
+			if m.MmSavedAuxv[i] == 0 { // AT_NULL; the rest is padding
+				m.MmSavedAuxv = m.MmSavedAuxv[:i]
+			}
+		}
 		for i, v := range m.Vmas {
 			status, flags := v.GetStatus(), v.GetFlags()
 			vx := x.GetVmas()[i]

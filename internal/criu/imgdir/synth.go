@@ -3,6 +3,7 @@ package imgdir
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -84,6 +85,7 @@ func (s *Source) mmExtra(pid int, m *mm.MmEntry) (*fm.MmExtra, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.Vmas = splitVvar(m.Vmas)
 	vmas := m.Vmas[:0]
 	x := &fm.MmExtra{MapCount: proto.Uint32(uint32(len(m.Vmas)))}
 	for _, v := range m.Vmas {
@@ -137,6 +139,37 @@ func (s *Source) mmExtra(pid int, m *mm.MmEntry) (*fm.MmExtra, error) {
 		return own[0], nil
 	}
 	return x, nil
+}
+
+// splitVvar cuts the data area of the vdso as this kernel has it: CRIU saves
+// neighbours as one.
+func splitVvar(vmas []*vma.VmaEntry) (out []*vma.VmaEntry) {
+	var sizes []uint64
+	var total uint64
+	maps, err := procfs.ReadMaps(os.Getpid())
+	if err != nil {
+		return vmas
+	}
+	for _, m := range maps {
+		if strings.HasPrefix(m.Path, "[vvar") {
+			sizes = append(sizes, m.End-m.Start)
+			total += m.End - m.Start
+		}
+	}
+	for _, v := range vmas {
+		if v.GetStatus()&collect.VMAVvar == 0 || len(sizes) < 2 || v.GetEnd()-v.GetStart() != total {
+			out = append(out, v)
+			continue
+		}
+		at := v.GetStart()
+		for _, n := range sizes {
+			p := proto.CloneOf(v)
+			p.Start, p.End = proto.Uint64(at), proto.Uint64(at+n)
+			out = append(out, p)
+			at += n
+		}
+	}
+	return out
 }
 
 // objects makes the records of shared memory: of memfds, and of anonymous
