@@ -166,28 +166,46 @@ func (s *Source) share() error {
 // same address.
 func (s *Source) common(a, b *fm.PageRuns) (*fm.PageRuns, error) {
 	out := &fm.PageRuns{}
+	ra, rb := s.Store.NewReader(), s.Store.NewReader()
+	defer ra.Close()
+	defer rb.Close()
 	j := 0
 	for i, at := range a.Vaddr {
-		for k := uint64(0); k < a.Pages[i]; k++ {
-			v, off := at+k*sys.PageSize, a.Off[i]+k*sys.PageSize
-			for j < len(b.Vaddr) && b.Vaddr[j]+b.Pages[j]*sys.PageSize <= v {
+		off, end := a.Off[i], at+a.Pages[i]*sys.PageSize
+		for at < end {
+			for j < len(b.Vaddr) && b.Vaddr[j]+b.Pages[j]*sys.PageSize <= at {
 				j++
 			}
-			if j < len(b.Vaddr) && b.Vaddr[j] <= v {
-				other := b.Off[j] + v - b.Vaddr[j]
-				x, err := s.Store.At(off, sys.PageSize)
-				if err != nil {
-					return nil, err
-				}
-				y, err := s.Store.At(other, sys.PageSize)
-				if err != nil {
-					return nil, err
-				}
-				if bytes.Equal(x, y) {
-					off = other
-				}
+			n := end - at
+			if j == len(b.Vaddr) || b.Vaddr[j] >= end {
+				add(out, at, off, n/sys.PageSize)
+				break
 			}
-			add(out, v, off, 1)
+			if b.Vaddr[j] > at { // up to there it is a's alone
+				n = b.Vaddr[j] - at
+				add(out, at, off, n/sys.PageSize)
+				at, off = at+n, off+n
+				continue
+			}
+			other := b.Off[j] + at - b.Vaddr[j]
+			n = min(n, b.Vaddr[j]+b.Pages[j]*sys.PageSize-at)
+			x, err := ra.At(off, n)
+			if err != nil {
+				return nil, err
+			}
+			y, err := rb.At(other, uint64(len(x)))
+			if err != nil {
+				return nil, err
+			}
+			n = uint64(len(y))
+			for k := uint64(0); k < n; k += sys.PageSize {
+				from := off + k
+				if bytes.Equal(x[k:k+sys.PageSize], y[k:k+sys.PageSize]) {
+					from = other + k
+				}
+				add(out, at+k, from, 1)
+			}
+			at, off = at+n, off+n
 		}
 	}
 	return out, nil
