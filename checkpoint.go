@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fermata-cr/fermata/internal/cgroup"
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/faultpoint"
@@ -84,6 +85,7 @@ type checkpoint struct {
 	began   time.Time
 	roots   []int
 	exclude map[int]bool
+	freezer *cgroup.Freezer
 	tree    *tracee.Tree
 	col     *collect.Collector
 	out     *memory.Outgoing
@@ -133,9 +135,15 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if err := c.guarded(); err != nil {
 		return nil, err
 	}
+	if c.freezer, err = cgroup.Find(survey.PIDs, c.watch.Journal()); err != nil {
+		return nil, err
+	}
 	c.progress("freeze", 0, 0)
-	c.tree, err = tracee.Freeze(c.roots, tracee.FreezeOptions{Timeout: c.opt.Timeout, Exclude: c.exclude, Journal: c.watch.Journal()})
-	if err != nil {
+	fo := tracee.FreezeOptions{Timeout: c.opt.Timeout, Exclude: c.exclude, Journal: c.watch.Journal()}
+	if c.freezer != nil {
+		fo.Freezer = c.freezer
+	}
+	if c.tree, err = tracee.Freeze(c.roots, fo); err != nil {
 		return nil, err
 	}
 	c.freezing = time.Since(c.tree.Began())
@@ -145,6 +153,10 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			if cerr := c.col.Close(); cerr != nil && err == nil {
 				err = cerr
 			}
+		}
+		// A group that its user has frozen, before the tasks could run in it.
+		if ferr := c.freezer.Close(); ferr != nil && err == nil {
+			err = ferr
 		}
 		if !thawed {
 			if terr := c.tree.Thaw(); terr != nil && err == nil {
@@ -208,6 +220,11 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		thawed = true
 		c.frozen = time.Since(c.tree.Began())
 		defer c.watch.Patience(0)
+		if c.opt.After != AfterKill { // in a frozen group of version 1 nothing ends
+			if err := c.freezer.Close(); err != nil {
+				c.notes = append(c.notes, err.Error())
+			}
+		}
 		switch c.opt.After {
 		case AfterStop:
 			return c.tree.ThawStopped()

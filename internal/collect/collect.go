@@ -83,6 +83,7 @@ type Task struct {
 // Survey is what is read before the freeze, to make the freeze short.
 type Survey struct {
 	Roots  []int
+	PIDs   map[int]bool // the processes of the trees
 	asleep map[int]sleeping
 }
 
@@ -103,16 +104,15 @@ func Private(roots []int) (n uint64) {
 // Look walks the running tree once before it is stopped: it warms the gadget
 // cache, and notes since when each sleeping thread sleeps.
 func Look(roots []int, exclude map[int]bool) *Survey {
-	s := &Survey{Roots: roots, asleep: map[int]sleeping{}}
+	s := &Survey{Roots: roots, PIDs: map[int]bool{}, asleep: map[int]sleeping{}}
 	clock := schedClocks{}
 	queue := append([]int(nil), roots...)
-	seen := map[int]bool{}
 	for i := 0; i < len(queue); i++ {
 		pid := queue[i]
-		if seen[pid] || exclude[pid] {
+		if s.PIDs[pid] || exclude[pid] {
 			continue
 		}
-		seen[pid] = true
+		s.PIDs[pid] = true
 		if i < 4 {
 			if maps, err := procfs.ReadMaps(pid); err == nil {
 				tracee.FindGadgets(pid, maps)

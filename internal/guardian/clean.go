@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fermata-cr/fermata/internal/cgroup"
 	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/journal"
 	"github.com/fermata-cr/fermata/internal/procfs"
@@ -38,11 +39,28 @@ func (c *cleaner) run() {
 		faultpoint.At("guardian.doom")
 		end(int(r.V[0]), r.V[1], unix.SIGKILL)
 	}
+	c.freezers(false)
 	c.drafts()
 	c.descriptors()
 	c.regions()
+	c.freezers(true)
 	for _, r := range c.book.Of(journal.Stop) {
 		stop(int(r.V[0]), r.V[1])
+	}
+}
+
+// freezers sets cgroups to what they have to be, those that have to run first:
+// nothing else can be put right in a task that is frozen. One that has to be
+// frozen runs until the end where a task must go home before.
+func (c *cleaner) freezers(last bool) {
+	work := len(c.book.Of(journal.Region)) > 0 || len(c.book.Of(journal.Sentence)) > 0
+	for _, r := range c.book.Of(journal.Freezer) {
+		frozen := r.V[2] != 0
+		if !last && frozen && !work || last && !frozen {
+			continue
+		}
+		faultpoint.At("guardian.freezer")
+		_ = cgroup.Set(r.Text, r.V[0], r.V[1], last)
 	}
 }
 

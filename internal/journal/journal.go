@@ -54,6 +54,10 @@ const (
 	// Terminal are line settings that were changed for a moment: the device
 	// number of the terminal; the settings as struct termios2.
 	Terminal
+	// Freezer is a cgroup that was frozen, or made to run, for a moment: the
+	// device and inode of its directory, 1 if it has to be frozen in the end, 0
+	// if it has to run; the path of its freezer file.
+	Freezer
 )
 
 // Layout, in bytes: a header page, the entries, the text.

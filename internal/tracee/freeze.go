@@ -127,6 +127,14 @@ type FreezeOptions struct {
 	Seize   uintptr       // further PTRACE_O_… bits
 	Alone   bool          // only the roots themselves, not their descendants
 	Journal *journal.Journal
+	// Freezer, when not nil, stops the tree meanwhile by other means. Hold comes
+	// first; Let once all are seized and interrupted, and they run into their
+	// stops. Close is left to the caller, unless Freeze fails.
+	Freezer interface {
+		Hold() error
+		Let() error
+		Close() error
+	}
 }
 
 // ErrTraced: another tracer holds a task.
@@ -142,6 +150,11 @@ func Freeze(roots []int, o FreezeOptions) (*Tree, error) {
 	}
 	t := &Tree{byPID: map[int]*Process{}, seen: map[int]*Thread{}, opts: sys.OptTraceSysgood | o.Seize, began: time.Now(), journal: o.Journal}
 	if err := t.freeze(roots, o); err != nil {
+		if o.Freezer != nil {
+			if ferr := o.Freezer.Close(); ferr != nil {
+				err = errors.Join(err, ferr)
+			}
+		}
 		if terr := t.Thaw(); terr != nil {
 			err = errors.Join(err, terr)
 		}
@@ -152,6 +165,12 @@ func Freeze(roots []int, o FreezeOptions) (*Tree, error) {
 
 func (t *Tree) freeze(roots []int, o FreezeOptions) error {
 	deadline := t.began.Add(o.Timeout)
+	frozen := o.Freezer != nil
+	if frozen {
+		if err := o.Freezer.Hold(); err != nil {
+			return err
+		}
+	}
 	for {
 		found := false
 		// A child found while walking is walked too: the list grows.
@@ -170,6 +189,15 @@ func (t *Tree) freeze(roots []int, o FreezeOptions) error {
 			found = found || n
 			if !o.Alone {
 				queue = append(queue, kids...)
+			}
+		}
+		if frozen && found && time.Now().Before(deadline) {
+			continue // what was being forked when the freezer came
+		}
+		if frozen {
+			frozen, found = false, true
+			if err := o.Freezer.Let(); err != nil {
+				return err
 			}
 		}
 		if err := step("freeze.await"); err != nil {
