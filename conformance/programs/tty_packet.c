@@ -1,7 +1,7 @@
 // kind: terminals
-// state: pty in packet mode, with data to read, and a change of state to report
+// state: pty in packet mode, with data to read; changes of state that have not been reported yet; one that comes afterwards
 // users: root nobody
-// mutate: tty_info_entry.packet_mode
+// mutate: tty_info_entry.packet_mode fermata.tty_extra.packet_status
 // nocriu: adds to the packet
 #include "tty.h"
 
@@ -18,7 +18,8 @@ int main(int argc, char **argv)
 {
 	char buf[64];
 	int on = 1, v;
-	struct pty p, off;
+	struct pty p, off, flushed, flow, stopped;
+	struct termios t;
 
 	conf_init(argc, argv);
 	p = pty_open();
@@ -26,6 +27,18 @@ int main(int argc, char **argv)
 	off = pty_open();
 	SYS(ioctl(p.master, TIOCPKT, &on));
 	pty_put(p.slave, "data");
+	flushed = pty_open();
+	SYS(ioctl(flushed.master, TIOCPKT, &on));
+	SYS(tcflush(flushed.slave, TCIOFLUSH));
+	flow = pty_open();
+	pty_put(flow.slave, "data");
+	SYS(ioctl(flow.master, TIOCPKT, &on));
+	SYS(tcgetattr(flow.slave, &t));
+	t.c_iflag ^= IXON;
+	SYS(tcsetattr(flow.slave, TCSANOW, &t));
+	stopped = pty_open();
+	SYS(ioctl(stopped.master, TIOCPKT, &on));
+	SYS(tcflow(stopped.slave, TCOOFF));
 	conf_ready();
 	conf_wait();
 	OK(ioctl(p.master, TIOCGPKT, &v));
@@ -39,5 +52,14 @@ int main(int argc, char **argv)
 	OK(tcflush(p.slave, TCIFLUSH));
 	byte(p.master, TIOCPKT_FLUSHREAD, "flushed");
 	mf_empty(p.master, "packets");
+	byte(flushed.master, TIOCPKT_FLUSHREAD | TIOCPKT_FLUSHWRITE, "flushed before");
+	mf_set_nonblock(flushed.master, true);
+	mf_empty(flushed.master, "packets of who was flushed");
+	byte(flow.master, t.c_iflag & IXON ? TIOCPKT_DOSTOP : TIOCPKT_NOSTOP, "other flow control");
+	SAME(read(flow.master, buf, sizeof(buf)), 5);
+	CHECK(buf[0] == TIOCPKT_DATA && !memcmp(buf + 1, "data", 4), "the packet is 0x%x %.4s", buf[0], buf + 1);
+	byte(stopped.master, TIOCPKT_STOP, "stopped");
+	OK(tcflow(stopped.slave, TCOON));
+	byte(stopped.master, TIOCPKT_START, "started");
 	conf_pass();
 }

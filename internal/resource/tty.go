@@ -31,9 +31,9 @@ import (
 //   - Consoles, virtual terminals and serial lines are opened again by their
 //     path; serial lines get their settings back.
 //
-// What the kernel does not show is not saved: the column of the cursor, and
-// whether output was stopped by TCOOFF or by the stop character (the latter is
-// assumed where the line has one).
+// What the kernel does not show is not saved: the column of the cursor, and, where
+// its memory cannot be read (tty_kernel.go), whether output was stopped by TCOOFF
+// or by the stop character (the latter is assumed where the line has one).
 //
 // Schema: tty_file_entry for a description, tty_info_entry (part "tty-info") for
 // each end of a terminal, tty_data_entry (part "tty-data") for what can be read
@@ -394,7 +394,9 @@ func (c *ttyCollector) pair(p *pair) (err error) {
 	}
 	ev := pollFD(fd, unix.POLLPRI, 0)
 	if m.GetPacketMode() && ev&unix.POLLPRI != 0 {
-		c.d.Refusal(p.master.File, "in packet mode, and a change of its state has not been read", "try again")
+		if _, err := c.d.Kernel(); err != nil {
+			c.d.Refusal(p.master.File, fmt.Sprintf("in packet mode, and a change of its state has not been read (%v)", err), "try again")
+		}
 	}
 	if p.extra, err = c.nodeMode(p); err != nil {
 		return err
@@ -498,9 +500,27 @@ func (p *pair) queues(d *Dump) error {
 			return fmt.Errorf("opening the slave: %w", err)
 		}
 	}
-	q, err := ends.peek(d)
+	var q *ptyQueues
+	empty, err := ends.empty()
+	switch {
+	case err != nil:
+	case empty && p.minfo.GetPacketMode() && pollFD(master, unix.POLLPRI, 0)&unix.POLLPRI == 0, empty && !p.minfo.GetPacketMode():
+		return nil
+	default:
+		if k, kerr := d.Kernel(); kerr == nil {
+			q, err = ends.peekKernel(k)
+		} else {
+			q, err = ends.peek(d)
+		}
+	}
 	if err != nil {
 		return err
+	}
+	if len(q.behind) > 0 {
+		p.extra.Behind = q.behind
+	}
+	if p.minfo.GetPacketMode() && q.packet != 0 {
+		p.extra.PacketStatus = proto.Uint32(q.packet)
 	}
 	for _, l := range q.input {
 		d.Image.Add(ttyDataPart, &tty.TtyDataEntry{TtyId: p.info.Id, Data: l.data})
@@ -513,6 +533,9 @@ func (p *pair) queues(d *Dump) error {
 	}
 	if q.stopped {
 		p.extra.Stopped = proto.Bool(true)
+		if q.call {
+			p.extra.Tcooff = proto.Bool(true)
+		}
 	}
 	return nil
 }

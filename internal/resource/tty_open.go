@@ -420,8 +420,44 @@ func (m *ttyImage) fill(p *openedPty) error {
 			return fmt.Errorf("window size: %w", err)
 		}
 	}
-	if p.extra.GetStopped() && p.slave >= 0 {
-		return ends.stop(ends.was)
+	if p.extra.GetStopped() && p.slave >= 0 && !p.tellsStop() {
+		return ends.stop(ends.was, p.extra.GetTcooff())
+	}
+	return nil
+}
+
+// tellsStop says that a master in packet mode has yet to be told that output
+// was stopped.
+func (p *openedPty) tellsStop() bool { return p.extra.GetPacketStatus()&unix.TIOCPKT_STOP != 0 }
+
+// last gives a pty what comes when its session and settings are there: input that
+// the line discipline has not looked at, and reports of packet mode.
+func (m *ttyImage) last(r *Restore, p *openedPty) error {
+	ends := ptyEnds{master: p.master, slave: p.slave, was: termiosOf(p.sinfo.GetTermios())}
+	if p.minfo.GetPacketMode() {
+		if err := unix.IoctlSetPointerInt(p.master, unix.TIOCPKT, 1); err != nil {
+			return fmt.Errorf("packet mode: %w", err)
+		}
+		idleIn, idleOut := len(m.data[p.sinfo.GetId()])+len(p.extra.GetBehind()) == 0, len(m.data[p.minfo.GetId()]) == 0
+		lost, err := ends.report(p.extra.GetPacketStatus(), idleIn, idleOut)
+		if err != nil {
+			return fmt.Errorf("reports of packet mode: %w", err)
+		}
+		if lost != 0 {
+			r.Note("pty %d: in packet mode, a flush (%#x) that was not yet read will not be reported", p.index, lost)
+		}
+		if p.tellsStop() {
+			if err := ends.stop(ends.was, p.extra.GetTcooff()); err != nil {
+				return err
+			}
+		}
+	}
+	for b := p.extra.GetBehind(); len(b) > 0; {
+		n, err := unix.Write(p.master, b)
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("%d bytes of input: %w", len(b), err)
+		}
+		b = b[max(n, 0):]
 	}
 	return nil
 }
@@ -464,11 +500,11 @@ func (ttyKind) Finish(r *Restore, e *fdinfo.FileEntry) error {
 	}
 	errs := []error{excl(p.master, p.minfo.GetExclusive())}
 	if p.slave >= 0 {
-		errs = append(errs, excl(p.slave, p.sinfo.GetExclusive()))
+		errs = append(errs, m.last(r, p), excl(p.slave, p.sinfo.GetExclusive()))
 		r.closeNow(p.slave)
 		p.slave = -1
 	}
-	if p.minfo.GetPacketMode() {
+	if p.minfo.GetPacketMode() && p.sinfo == nil {
 		errs = append(errs, unix.IoctlSetPointerInt(p.master, unix.TIOCPKT, 1))
 	}
 	if p.minfo.GetLocked() {

@@ -13,9 +13,10 @@ import (
 
 // What a pty holds in flight: input, written to the master, taken through the
 // line discipline and not yet read from the slave; and output, written to the
-// slave and not yet read from the master. The kernel (drivers/tty/n_tty.c) gives
-// no way to look at either without taking it. So it is taken, and put back at
-// once, while every task that has the pty stands still.
+// slave and not yet read from the master. No call of the kernel's gives either
+// without taking it. Where its memory can be read nothing is taken
+// (tty_kernel.go). Elsewhere it is taken, and put back at once, while every task
+// that has the pty stands still.
 //
 // Putting back: output is written to the slave with output processing off.
 // Input is written to the master under neutral settings, with echo on: the line
@@ -29,7 +30,7 @@ import (
 // canonical mode), what was taken is lost, and the line may keep other
 // settings; GuardTerminal tells a guardian of these.
 
-// inputMax is how much input can be carried. The line discipline's buffer has
+// inputMax is how much input can be taken so. The line discipline's buffer has
 // 4096 bytes; where it is full, more waits behind it that cannot be told apart.
 const inputMax = 4000
 
@@ -46,6 +47,9 @@ type ptyQueues struct {
 	output []byte
 	// stopped: output was stopped (^S).
 	stopped bool
+	call    bool   // by TCOOFF
+	behind  []byte // input that waits for the line discipline
+	packet  uint32 // what a master in packet mode has not been told
 }
 
 // ptyEnds are descriptors of this process to work on a pty; slave is -1 when there
@@ -129,6 +133,27 @@ func pollFD(fd int, events int16, d time.Duration) int16 {
 	}
 }
 
+// empty tells whether it is plain that the pty holds nothing. Of a line that was
+// only begun nothing shows.
+func (p *ptyEnds) empty() (bool, error) {
+	t, err := sys.Termios(p.master)
+	if err != nil {
+		return false, fmt.Errorf("line settings: %w", err)
+	}
+	if pollFD(p.master, unix.POLLIN, 0)&unix.POLLIN != 0 || canonical(t) && p.slave >= 0 {
+		return false, nil
+	}
+	if p.slave < 0 {
+		return true, nil
+	}
+	ev := pollFD(p.slave, unix.POLLIN|unix.POLLOUT, 0)
+	n, err := unix.IoctlGetInt(p.slave, unix.TIOCINQ)
+	if err != nil {
+		return false, fmt.Errorf("TIOCINQ: %w", err)
+	}
+	return n == 0 && ev == unix.POLLOUT, nil
+}
+
 // peek gives what the pty holds; it holds the same afterwards.
 func (p *ptyEnds) peek(d *Dump) (q *ptyQueues, err error) {
 	q = &ptyQueues{}
@@ -164,7 +189,7 @@ func (p *ptyEnds) peek(d *Dump) (q *ptyQueues, err error) {
 			err = lerr
 		}
 		if err == nil && q.stopped {
-			err = p.stop(p.was)
+			err = p.stop(p.was, false)
 		}
 	}()
 	if out {
@@ -414,9 +439,9 @@ func (p *ptyEnds) putOutput(b []byte) error {
 
 // stop stops output as it was stopped: by the stop character where the line has
 // one, so that the start character makes it go on.
-func (p *ptyEnds) stop(t *unix.Termios) error {
+func (p *ptyEnds) stop(t *unix.Termios, call bool) error {
 	c := t.Cc[unix.VSTOP]
-	if t.Iflag&unix.IXON == 0 || c == 0 {
+	if call || t.Iflag&unix.IXON == 0 || c == 0 {
 		if err := unix.IoctlSetInt(p.slave, unix.TCXONC, unix.TCOOFF); err != nil {
 			return fmt.Errorf("stopping output: %w", err)
 		}

@@ -1971,12 +1971,15 @@ func (x *SockOpt) GetValue() []byte {
 // Of one end of a terminal, beside its tty_info_entry, in part tty-extra.
 type TtyExtra struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            *uint32                `protobuf:"varint,1,req,name=id" json:"id,omitempty"`                                   // of the tty_info_entry
-	Mode          *uint32                `protobuf:"varint,2,opt,name=mode" json:"mode,omitempty"`                               // permissions of the slave's file
-	HungUp        *bool                  `protobuf:"varint,3,opt,name=hung_up,json=hungUp" json:"hung_up,omitempty"`             // a slave whose master is closed
-	PeerClosed    *bool                  `protobuf:"varint,4,opt,name=peer_closed,json=peerClosed" json:"peer_closed,omitempty"` // a master whose slaves were opened and closed
-	Stopped       *bool                  `protobuf:"varint,5,opt,name=stopped" json:"stopped,omitempty"`                         // output is stopped (^S)
-	LineBegun     *bool                  `protobuf:"varint,6,opt,name=line_begun,json=lineBegun" json:"line_begun,omitempty"`    // the last tty_data_entry is not a whole line
+	Id            *uint32                `protobuf:"varint,1,req,name=id" json:"id,omitempty"`                                         // of the tty_info_entry
+	Mode          *uint32                `protobuf:"varint,2,opt,name=mode" json:"mode,omitempty"`                                     // permissions of the slave's file
+	HungUp        *bool                  `protobuf:"varint,3,opt,name=hung_up,json=hungUp" json:"hung_up,omitempty"`                   // a slave whose master is closed
+	PeerClosed    *bool                  `protobuf:"varint,4,opt,name=peer_closed,json=peerClosed" json:"peer_closed,omitempty"`       // a master whose slaves were opened and closed
+	Stopped       *bool                  `protobuf:"varint,5,opt,name=stopped" json:"stopped,omitempty"`                               // output is stopped (^S)
+	LineBegun     *bool                  `protobuf:"varint,6,opt,name=line_begun,json=lineBegun" json:"line_begun,omitempty"`          // the last tty_data_entry is not a whole line
+	Behind        []byte                 `protobuf:"bytes,7,opt,name=behind" json:"behind,omitempty"`                                  // input that the line discipline had no room for
+	PacketStatus  *uint32                `protobuf:"varint,8,opt,name=packet_status,json=packetStatus" json:"packet_status,omitempty"` // TIOCPKT_ bits not yet read
+	Tcooff        *bool                  `protobuf:"varint,9,opt,name=tcooff" json:"tcooff,omitempty"`                                 // output was stopped by tcflow(3), not by ^S
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2049,6 +2052,27 @@ func (x *TtyExtra) GetStopped() bool {
 func (x *TtyExtra) GetLineBegun() bool {
 	if x != nil && x.LineBegun != nil {
 		return *x.LineBegun
+	}
+	return false
+}
+
+func (x *TtyExtra) GetBehind() []byte {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+func (x *TtyExtra) GetPacketStatus() uint32 {
+	if x != nil && x.PacketStatus != nil {
+		return *x.PacketStatus
+	}
+	return 0
+}
+
+func (x *TtyExtra) GetTcooff() bool {
+	if x != nil && x.Tcooff != nil {
+		return *x.Tcooff
 	}
 	return false
 }
@@ -2347,7 +2371,7 @@ const file_fm_proto_rawDesc = "" +
 	"\bsock_opt\x12\x14\n" +
 	"\x05level\x18\x01 \x02(\x05R\x05level\x12\x12\n" +
 	"\x04name\x18\x02 \x02(\x05R\x04name\x12\x14\n" +
-	"\x05value\x18\x03 \x02(\fR\x05value\"\xa2\x01\n" +
+	"\x05value\x18\x03 \x02(\fR\x05value\"\xf7\x01\n" +
 	"\ttty_extra\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x17\n" +
@@ -2356,7 +2380,10 @@ const file_fm_proto_rawDesc = "" +
 	"peerClosed\x12\x18\n" +
 	"\astopped\x18\x05 \x01(\bR\astopped\x12\x1d\n" +
 	"\n" +
-	"line_begun\x18\x06 \x01(\bR\tlineBegun\"b\n" +
+	"line_begun\x18\x06 \x01(\bR\tlineBegun\x12\x16\n" +
+	"\x06behind\x18\a \x01(\fR\x06behind\x12#\n" +
+	"\rpacket_status\x18\b \x01(\rR\fpacketStatus\x12\x16\n" +
+	"\x06tcooff\x18\t \x01(\bR\x06tcooff\"b\n" +
 	"\x06record\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +

@@ -41,7 +41,7 @@ type types struct {
 	raw     []byte   // of the types
 	at      []uint32 // where type i lies in raw; 0 is void
 	strs    []byte
-	structs map[uint32]uint32 // offset of the name: type
+	structs map[string]uint32
 	known   map[string]field
 }
 
@@ -64,11 +64,11 @@ func parseBTF(b []byte) (*types, error) {
 		}
 		return b[off : off+n]
 	}
-	t := &types{raw: part(u(8), u(12)), strs: part(u(16), u(20)), structs: map[uint32]uint32{}, known: map[string]field{}}
+	t := &types{raw: part(u(8), u(12)), strs: part(u(16), u(20)), structs: map[string]uint32{}, known: map[string]field{}}
 	if t.raw == nil || t.strs == nil {
 		return nil, errBTF
 	}
-	t.at = append(t.at, 0)
+	t.at = append(make([]uint32, 0, len(t.raw)/24), 0)
 	for at := 0; at < len(t.raw); {
 		if len(t.raw)-at < 12 {
 			return nil, errBTF
@@ -88,9 +88,6 @@ func parseBTF(b []byte) (*types, error) {
 		}
 		if n > len(t.raw)-at-12 {
 			return nil, errBTF
-		}
-		if name := t.word(at); name != 0 && (kind == kindStruct || kind == kindUnion) && t.structs[name] == 0 {
-			t.structs[name] = uint32(len(t.at))
 		}
 		t.at = append(t.at, uint32(at))
 		at += 12 + n
@@ -115,11 +112,23 @@ func (t *types) name(off uint32) string {
 
 // find gives the type of a structure or union, 0 when there is none.
 func (t *types) find(name string) uint32 {
-	i := bytes.Index(t.strs, []byte("\x00"+name+"\x00"))
-	if i < 0 {
-		return 0
+	if id, ok := t.structs[name]; ok {
+		return id
 	}
-	return t.structs[uint32(i+1)]
+	found := uint32(0)
+	if i := bytes.Index(t.strs, []byte("\x00"+name+"\x00")); i >= 0 && name != "" {
+		for id, at := range t.at {
+			if id == 0 || t.word(int(at)) != uint32(i+1) {
+				continue
+			}
+			if kind, _ := t.kind(int(at)); kind == kindStruct || kind == kindUnion {
+				found = uint32(id)
+				break
+			}
+		}
+	}
+	t.structs[name] = found
+	return found
 }
 
 // plain gives the type behind names and qualifiers.

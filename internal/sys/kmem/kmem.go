@@ -20,6 +20,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrUnavailable: this kernel or this user does not allow it.
@@ -33,30 +35,60 @@ var native = binary.NativeEndian
 // Reader reads the kernel's memory. It belongs to one goroutine. The first error
 // stays (Err), and every read after it gives zeros.
 type Reader struct {
-	types *types
-	prog  *program
-	err   error
+	types  *types
+	prog   *program
+	mapped []byte
+	err    error
 }
 
 // Open makes a reader; Close must follow. Errors are ErrUnavailable.
 func Open() (*Reader, error) {
-	b, err := os.ReadFile("/sys/kernel/btf/vmlinux")
-	if err != nil {
-		return nil, fmt.Errorf("%w: its type information: %w", ErrUnavailable, err)
-	}
-	t, err := parseBTF(b)
-	if err != nil {
-		return nil, fmt.Errorf("%w: its type information: %w", ErrUnavailable, err)
-	}
 	p, err := load()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return &Reader{types: t, prog: p}, nil
+	b, mapped, err := readBTF()
+	var t *types
+	if err == nil {
+		t, err = parseBTF(b)
+	}
+	r := &Reader{types: t, prog: p}
+	if mapped {
+		r.mapped = b
+	}
+	if err != nil {
+		r.Close()
+		return nil, fmt.Errorf("%w: its type information: %w", ErrUnavailable, err)
+	}
+	return r, nil
+}
+
+// readBTF gives the kernel's type information, some megabytes; since Linux 6.16
+// it can be mapped.
+func readBTF() (b []byte, mapped bool, err error) {
+	const name = "/sys/kernel/btf/vmlinux"
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil {
+		if b, err = unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE); err == nil {
+			return b, true, nil
+		}
+	}
+	b, err = os.ReadFile(name)
+	return b, false, err
 }
 
 // Close gives the program back.
-func (r *Reader) Close() { r.prog.close() }
+func (r *Reader) Close() {
+	r.prog.close()
+	if r.mapped != nil {
+		_ = unix.Munmap(r.mapped)
+		r.mapped = nil
+	}
+}
 
 // Err gives the first error since the last call.
 func (r *Reader) Err() error {
