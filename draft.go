@@ -205,6 +205,7 @@ func (d *draft) publish(c *checkpoint, mono, boot, real int64) error {
 		sum := sha256.Sum256(vdso)
 		m.VdsoSha256 = sum[:]
 	}
+	c.col.Cgroups()
 	c.col.Image.Replace("manifest", m)
 	if d.images {
 		return d.publishImages(c)

@@ -64,6 +64,20 @@ type Progress struct {
 	Total int64  // the same unit; 0 when not known yet
 }
 
+// CgroupMode says what Restore does about control groups.
+type CgroupMode int
+
+const (
+	// CgroupsRestore puts tasks back into the control groups they were in, and
+	// makes those again that are gone, with their settings. Where that cannot
+	// be, a note says so.
+	CgroupsRestore CgroupMode = iota
+	// CgroupsKeep puts tasks back into those that exist.
+	CgroupsKeep
+	// CgroupsIgnore leaves tasks in the calling process's control groups.
+	CgroupsIgnore
+)
+
 // CheckpointOptions steers Checkpoint. The zero value saves the tree into a
 // new directory of the default repository and lets the program go on.
 type CheckpointOptions struct {
@@ -115,6 +129,8 @@ type CheckpointResult struct {
 type RestoreOptions struct {
 	// Files says what to do about files that changed since the checkpoint.
 	Files FilesMode
+	// Cgroups says what to do about control groups.
+	Cgroups CgroupMode
 	// PidNS restores into a new pid namespace, for when the pids are taken.
 	PidNS bool
 	// Stopped leaves every restored task stopped (SIGSTOP).

@@ -21,7 +21,7 @@ import (
 func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult, error) {
 	began := time.Now()
 	opt := rebuild.Options{
-		Dir: dir, Files: resource.FilesPolicy(o.Files), Stopped: o.Stopped, PidNS: o.PidNS, Foreground: o.Foreground,
+		Dir: dir, Files: resource.FilesPolicy(o.Files), Cgroups: rebuild.CgroupPolicy(o.Cgroups), Stopped: o.Stopped, PidNS: o.PidNS, Foreground: o.Foreground,
 		Ready: o.Ready,
 	}
 	if len(o.Inherit) > 0 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/cgroup"
 	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/creds"
 	criucore "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	_ "github.com/checkpoint-restore/go-criu/v8/crit/images/eventfd"

@@ -19,11 +19,17 @@ var filesModes = map[string]fermata.FilesMode{
 	"strict": fermata.FilesStrict, "rollback": fermata.FilesRollback, "keep": fermata.FilesKeep,
 }
 
+// cgroupModes are the values of --cgroups.
+var cgroupModes = map[string]fermata.CgroupMode{
+	"restore": fermata.CgroupsRestore, "keep": fermata.CgroupsKeep, "ignore": fermata.CgroupsIgnore,
+}
+
 func newRestore() *cobra.Command {
 	var (
 		o      fermata.RestoreOptions
 		detach bool
 		files  string
+		groups string
 		asJSON *bool
 	)
 	c := &cobra.Command{
@@ -63,6 +69,9 @@ are named and nothing is restored, unless --files says what to do:
 				return fault.Errorf(fault.ErrUsage, "--files: %q is none of strict, rollback, keep", files)
 			}
 			o.Files = mode
+			if o.Cgroups, ok = cgroupModes[groups]; !ok {
+				return fault.Errorf(fault.ErrUsage, "--cgroups: %q is none of restore, keep, ignore", groups)
+			}
 			return restore(c, args[0], o, detach, *asJSON)
 		},
 	}
@@ -72,6 +81,8 @@ are named and nothing is restored, unless --files says what to do:
 	f.BoolVar(&o.Stopped, "stopped", false, "leave the program stopped, as by SIGSTOP")
 	f.StringVar(&files, "files", "strict", "the `MODE` for changed files: strict, rollback or keep")
 	c.RegisterFlagCompletionFunc("files", cobra.FixedCompletions([]string{"strict", "rollback", "keep"}, cobra.ShellCompDirectiveNoFileComp))
+	f.StringVar(&groups, "cgroups", "restore", "the `MODE` for control groups: restore (make those that are gone), keep (use those that exist) or ignore")
+	c.RegisterFlagCompletionFunc("cgroups", cobra.FixedCompletions([]string{"restore", "keep", "ignore"}, cobra.ShellCompDirectiveNoFileComp))
 	asJSON = jsonFlag(c)
 	return c
 }

@@ -248,6 +248,13 @@ func (c *Collector) askThread(t *Task, th *tracee.Thread, b *batch, core *criu_c
 	}
 	tce.Creds = credsOf(st)
 	c.saveSeccomp(th.TID, tce)
+	var tc *criu_core.TaskCoreEntry
+	if th == t.Threads[0] {
+		tc = t.core.GetTc() // of the process
+	}
+	if err := c.cgroupSets(t, th, tc, tce); err != nil {
+		return nil, err
+	}
 	x.Restart = c.restartBlock(t, th)
 	tce.SignalsP = queue(th.Pending)
 

@@ -56,6 +56,7 @@ type Collector struct {
 	// should this process be killed while its executor is in them.
 	AllowSeccompRisk bool
 	filters          *filters
+	groups           *cgroups
 	secure           map[int]*seccompState // of threads under seccomp
 	// ownVdso is this kernel's vdso image.
 	vdsoSize uint64

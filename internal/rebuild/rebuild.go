@@ -41,6 +41,7 @@ type Options struct {
 	// Foreground: see fermata.RestoreOptions.
 	Foreground bool
 	PidNS      bool // into a new pid namespace
+	Cgroups    CgroupPolicy
 	Progress   func(phase string, done, total int64)
 	// Store, when set, has the pages in place of the files that the manifest
 	// names; the builder closes it. Saved is resource.Restore.Saved.
@@ -104,6 +105,8 @@ type builder struct {
 	filledLock  sync.Mutex
 	total       int64
 	err         error
+
+	groupSets *groupSets
 
 	filters *criu_seccomp.SeccompEntry
 	secure  bool // some task runs under seccomp
@@ -216,6 +219,9 @@ func (b *builder) open() (err error) {
 		p.b = b
 	}
 	if err := b.loadFilters(); err != nil {
+		return err
+	}
+	if err := b.loadCgroups(); err != nil {
 		return err
 	}
 	if b.store = b.opt.Store; b.store == nil {
@@ -747,6 +753,7 @@ func (b *builder) close() {
 	if b.files != nil {
 		b.files.Close()
 	}
+	b.groupSets.close()
 	if b.store != nil {
 		b.store.Close()
 	}

@@ -254,6 +254,7 @@ func (b *builder) outside(p *proc) error {
 			b.note("pid %d: login uid: %v", p.pid, err)
 		}
 	}
+	b.joinThreads(p)
 	for _, t := range p.threads {
 		if err := b.schedule(p, t); err != nil {
 			return err

@@ -71,6 +71,9 @@ func cloneError(err error, id int, flags uint64) error {
 
 // grow makes every process of the tree.
 func (b *builder) grow() error {
+	if err := b.makeCgroups(); err != nil {
+		return err
+	}
 	for _, p := range b.procs {
 		if p.parent != nil {
 			continue
@@ -152,6 +155,7 @@ func (b *builder) raise(p *proc, e *tracee.Executor, from *proc, session int) er
 		return nil
 	}
 	p.threads[0].exec = e
+	b.joinProcess(p, from)
 	if from == nil || from.vmOwner != p.vmOwner {
 		if err := b.buildMM(p, ownerOf(from)); err != nil {
 			return err
