@@ -41,16 +41,27 @@ func Checkpoint(ctx context.Context, pid int, o CheckpointOptions) (*CheckpointR
 		err error
 	}
 	ch := make(chan outcome, 1)
-	// A goroutine of its own: its OS thread is the tracer, and is given up
-	// with it if it cannot be left clean.
-	go func() {
+	// A goroutine of its own: its OS thread is the tracer, and ends with it if it
+	// cannot be left clean, which lets go of whatever it still holds.
+	var session func()
+	session = func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The first thread never ends. While this one has it, another gets
+			// another.
+			defer runtime.UnlockOSThread()
+			done := make(chan bool)
+			go func() { defer close(done); session() }()
+			<-done
+			return
+		}
 		res, err := attempts(ctx, pid, o)
 		if err == nil {
 			runtime.UnlockOSThread()
 		}
 		ch <- outcome{res, err}
-	}()
+	}
+	go session()
 	out := <-ch
 	return out.res, permitted(out.err)
 }

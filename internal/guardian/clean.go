@@ -166,6 +166,7 @@ func (c *cleaner) regions() {
 	}
 	pause := 500 * time.Microsecond
 	for len(all) > 0 && time.Now().Before(c.end) {
+		began := time.Now()
 		left := all[:0]
 		for _, g := range all {
 			if !c.clear(g) {
@@ -173,7 +174,8 @@ func (c *cleaner) regions() {
 			}
 		}
 		if all = left; len(all) > 0 {
-			time.Sleep(pause)
+			// The program must get on between two attempts that stop it.
+			time.Sleep(max(pause, 4*time.Since(began)))
 			pause = min(2*pause, 50*time.Millisecond)
 		}
 	}
@@ -210,7 +212,7 @@ func (c *cleaner) clear(g *region) bool {
 		// Nobody can be on the way to it any more.
 		_ = sys.RemoveShm(g.id)
 	}
-	if !g.wasMapped {
+	if n, err := sys.ShmUsers(g.id); !g.wasMapped || err == nil && n == 0 || err == unix.EINVAL || err == unix.EIDRM {
 		return true
 	}
 	// A process that was forked meanwhile has it too.
@@ -260,7 +262,11 @@ func (c *cleaner) clearProcess(g *region, pids []int) bool {
 		return true
 	}
 	g.in(maps) // which knows the id of a segment that is marked for removal already
-	if !t.SendHome(tracee.Place{Addr: g.addr, Size: g.size, ID: g.id, Maps: maps, Gadgets: gad}, 200*time.Millisecond) {
+	place := tracee.Place{Addr: g.addr, Size: g.size, ID: g.id, Maps: maps, Gadgets: gad}
+	for _, r := range g.lent {
+		place.Lent = append(place.Lent, tracee.Range{Addr: r.V[1], Size: uint64(len(r.Text) / 2)})
+	}
+	if !t.SendHome(place, 200*time.Millisecond) {
 		return false
 	}
 	// Who was on the way home may have mapped the region only now.
@@ -269,7 +275,7 @@ func (c *cleaner) clearProcess(g *region, pids []int) bool {
 	}
 	mapped := g.in(maps)
 	for _, r := range g.lent {
-		if !putBack(t, p.PID, r) {
+		if !putBack(t, p.PID, maps, r) {
 			return false
 		}
 	}
@@ -291,14 +297,22 @@ func (c *cleaner) clearProcess(g *region, pids []int) bool {
 
 // putBack gives a process the bytes that were replaced, if all of them are still
 // what was put there; false means that a thread still needs those.
-func putBack(t *tracee.Tree, pid int, r journal.Record) bool {
+func putBack(t *tracee.Tree, pid int, maps []procfs.VMA, r journal.Record) bool {
 	n := len(r.Text) / 2
 	addr, old, lent := r.V[1], r.Text[:n], r.Text[n:2*n]
-	now := make([]byte, n)
-	if sys.ReadMem(pid, addr, now) != nil || string(now) != lent {
+	b := make([]byte, n)
+	if sys.ReadMem(pid, addr, b) != nil || string(b) == old {
 		return true
 	}
-	if t.Uses(addr, uint64(n)) {
+	// The controller may have died in the middle of writing them.
+	now, put := string(b), 0
+	for put < n && now[put] == lent[put] {
+		put++
+	}
+	if put == 0 || now[put:] != old[put:] {
+		return true
+	}
+	if t.Uses(tracee.Range{Addr: addr, Size: uint64(n)}, maps) {
 		return false
 	}
 	return sys.WriteMem(pid, addr, []byte(old)) == nil

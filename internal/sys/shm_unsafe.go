@@ -37,9 +37,10 @@ type ipcPerm64 struct {
 type shmidDs struct {
 	Perm  ipcPerm64
 	Segsz uint64
-	_     [3]uint64
-	_     [2]int32
-	_     [3]uint64
+	_     [3]uint64 // times
+	_     [2]int32  // pids
+	Users uint64    // shm_nattch
+	_     [2]uint64
 }
 
 // Shm is a SysV segment mapped into this process.
@@ -106,6 +107,16 @@ func FindShm(key int32) (int, error) {
 		return -1, e
 	}
 	return int(id), nil
+}
+
+// ShmUsers gives how often a segment is attached, EINVAL or EIDRM when it is
+// gone: one that is marked for removal goes with its last user.
+func ShmUsers(id int) (uint64, error) {
+	var ds shmidDs
+	if _, _, e := unix.RawSyscall(unix.SYS_SHMCTL, uintptr(id), ipcStat, uintptr(unsafe.Pointer(&ds))); e != 0 {
+		return 0, e
+	}
+	return ds.Users, nil
 }
 
 // AttachShm maps a segment of size bytes that exists, marked for removal or not.

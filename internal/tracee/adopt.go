@@ -3,6 +3,7 @@ package tracee
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,55 +22,89 @@ type Place struct {
 	ID         int // of the segment, -1 when it is gone
 	Maps       []procfs.VMA
 	Gadgets    Gadgets
+	Lent       []Range
 }
+
+// Range is some memory of a process whose bytes were replaced for a moment.
+type Range struct{ Addr, Size uint64 }
 
 // stackLook is how much of a stack is searched for what will return into a
 // region.
 const stackLook = 64 << 10
 
-// holds tells whether a stopped thread is in the region, on its way there, or
-// in a signal handler that will return to either.
-func (p *Place) holds(t *Thread) bool {
-	at, sp := placeOf(&t.Regs)
-	if at-p.Addr < p.Size || entering(&t.Regs, p.ID, p.Addr) {
-		return true
-	}
-	// Between the system call and its `ret` into the region; a `leave` before it
-	// takes the stack pointer to where it is.
-	var b8 [8]byte
-	if at-p.Gadgets.Syscall < gadgetMax && sys.ReadMem(t.TID, sp, b8[:]) == nil && le.Uint64(b8[:])-p.Addr < p.Size {
-		return true
-	}
-	end := sp + stackLook
-	for i := range p.Maps {
-		if v := &p.Maps[i]; sp >= v.Start && sp < v.End {
-			end = min(end, v.End)
+// point is where a thread is, or where a signal handler of it returns to.
+type point struct{ pc, sp uint64 }
+
+// points gives where a stopped thread is and, as far as the memory it looks at
+// tells, where it will be when its signal handlers return.
+func (t *Thread) points(maps []procfs.VMA) []point {
+	pc, sp := placeOf(&t.Regs)
+	all := []point{{pc, sp}}
+	var seen []uint64
+	for i := 0; i < len(all) && len(all) < 64; i++ {
+		// A handler on an alternate stack interrupted what is on another.
+		from := (all[i].sp + 7) &^ 7
+		end := from
+		for j := range maps {
+			if v := &maps[j]; from >= v.Start && from < v.End {
+				end = min(from+stackLook, v.End)
+			}
+		}
+		if end <= from || slices.ContainsFunc(seen, func(e uint64) bool { return e-from <= stackLook }) {
+			continue // searched already
+		}
+		b := make([]byte, end-from)
+		if sys.ReadMem(t.TID, from, b) != nil {
+			continue
+		}
+		seen = append(seen, end)
+		for at := 0; at+8 <= len(b); at += 8 {
+			if savedPC(b, at, &t.Regs) {
+				all = append(all, point{le.Uint64(b[at:]), savedSP(b, at)})
+			}
 		}
 	}
-	sp = (sp + 7) &^ 7
-	if end <= sp {
-		return false
+	return all
+}
+
+// holds tells whether a stopped thread is in the region, on its way there or on
+// its way out, or in a signal handler that will return to either.
+func (p *Place) holds(t *Thread) bool {
+	if underway(&t.Regs, p.ID, p.Addr, p.Size) {
+		return true
 	}
-	b := make([]byte, end-sp)
-	if sys.ReadMem(t.TID, sp, b) != nil {
-		return false
-	}
-	for at := 0; at+8 <= len(b); at += 8 {
-		v := le.Uint64(b[at:])
-		if (v-p.Addr < p.Size || v == p.Gadgets.Syscall) && savedPC(b, at, &t.Regs) {
+	for i, at := range t.points(p.Maps) {
+		switch {
+		case at.pc-p.Addr < p.Size, i > 0 && at.pc == p.Gadgets.Syscall:
+			return true
+		case p.Gadgets.onWay(at.pc) && p.lent(at.sp):
+			return true // a frame that lies there takes it home
+		case at.pc-p.Gadgets.Syscall >= gadgetMax:
+			continue
+		}
+		// Between the system call and its `ret` into the region; a `leave` before
+		// it takes the stack pointer to where it is.
+		var b [8]byte
+		if sys.ReadMem(t.TID, at.sp, b[:]) == nil && le.Uint64(b[:])-p.Addr < p.Size {
 			return true
 		}
 	}
 	return false
 }
 
+func (p *Place) lent(addr uint64) bool {
+	return slices.ContainsFunc(p.Lent, func(r Range) bool { return addr-r.Addr < r.Size })
+}
+
 // Uses tells whether a thread of a frozen tree stands on some memory with its
-// stack pointer.
-func (t *Tree) Uses(addr, size uint64) bool {
+// stack pointer, or will when a signal handler returns.
+func (t *Tree) Uses(r Range, maps []procfs.VMA) bool {
 	for _, p := range t.Processes {
 		for _, th := range p.Threads {
-			if _, sp := placeOf(&th.Regs); sp-addr < size {
-				return true
+			for _, at := range th.points(maps) {
+				if at.sp-r.Addr < r.Size {
+					return true
+				}
 			}
 		}
 	}

@@ -46,7 +46,7 @@ const nrSigreturn = 139
 func onAltStack(*sys.Regs, []byte, uint64) bool               { return false }
 func waitsOnFutex(*sys.Regs) bool                             { return false }
 func placeOf(*sys.Regs) (uint64, uint64)                      { return 0, 0 }
-func entering(*sys.Regs, int, uint64) bool                    { return false }
+func underway(*sys.Regs, int, uint64, uint64) bool            { return false }
 func home([]byte, sys.Regs, uint64)                           {}
 func second([]byte, uint64, uint64, uint64, uint64)           {}
 func exitRegs(r sys.Regs, _ *Gadgets) sys.Regs                { return r }
@@ -55,3 +55,4 @@ func restartedBefore(*sys.Regs) bool                          { return false }
 func numberIn([]byte) (uint64, bool)                          { return 0, false }
 func numbered(r sys.Regs, _ uint64) sys.Regs                  { return r }
 func savedPC([]byte, int, *sys.Regs) bool                     { return false }
+func savedSP([]byte, int) uint64                              { return 0 }

@@ -300,9 +300,19 @@ func savedPC(b []byte, at int, r *sys.Regs) bool {
 		le.Uint16(b[uc+ucCS:]) == uint16(r.Cs)
 }
 
-// entering tells whether a thread is about to map the segment, or does.
-func entering(r *sys.Regs, id int, addr uint64) bool {
-	return (r.Rax == unix.SYS_SHMAT || r.Orig_rax == unix.SYS_SHMAT) && r.Rdi == uint64(id) && r.Rsi == addr
+// savedSP gives the stack pointer of such a frame.
+func savedSP(b []byte, at int) uint64 { return le.Uint64(b[at-8:]) }
+
+// underway tells whether a thread is about to map the segment or to unmap one of
+// its views, or has just done so.
+func underway(r *sys.Regs, id int, addr, size uint64) bool {
+	switch {
+	case r.Rax == unix.SYS_SHMAT, r.Orig_rax == unix.SYS_SHMAT:
+		return r.Rdi == uint64(id) && r.Rsi == addr
+	case r.Rax == unix.SYS_SHMDT, r.Orig_rax == unix.SYS_SHMDT:
+		return r.Rdi == addr || r.Rdi == addr+size
+	}
+	return false
 }
 
 // waitsOnFutex tells whether a thread was stopped in a wait on a futex.

@@ -109,6 +109,12 @@ func (g *Gadgets) chainSize() uint64 {
 	return uint64(8 + g.FifteenPops + 8)
 }
 
+// onWay tells whether an instruction is one of those that a thread passes on
+// its way out of a region.
+func (g *Gadgets) onWay(pc uint64) bool {
+	return pc-g.Syscall < gadgetMax || g.Sigreturn != 0 && pc-g.Sigreturn < gadgetMax || g.Fifteen != 0 && pc-g.Fifteen < gadgetMax
+}
+
 // chain writes it.
 func (g *Gadgets) chain(b []byte) {
 	if g.Sigreturn != 0 {
