@@ -147,10 +147,10 @@ func TestCancelled(t *testing.T) {
 		case err != nil:
 			t.Fatal(err)
 		}
-		if why := clean(g, os.Getpid(), dir, 2*time.Second); why != "" {
+		if why := clean(g, os.Getpid(), dir); why != "" {
 			t.Errorf("left behind: %s", why)
 		}
-		if why := g.health(2 * time.Second); why != "" {
+		if why := g.health(); why != "" {
 			t.Errorf("cancelled: %s", why)
 			g.kill()
 			g = startUnawaited(t)

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+var tool = flag.String("tool", "", "the command, built with the tag faultpoints (default: build it)")
 
 var (
 	buildDir string
@@ -36,10 +39,13 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(buildDir)
-		fermata = filepath.Join(buildDir, "fermata")
-		if out, err := exec.Command("go", "build", "-tags", "faultpoints", "-o", fermata, "../../cmd/fermata").CombinedOutput(); err != nil {
-			fmt.Printf("go build: %v\n%s", err, out)
-			return 1
+		flag.Parse()
+		if fermata = *tool; fermata == "" {
+			fermata = filepath.Join(buildDir, "fermata")
+			if out, err := exec.Command("go", "build", "-tags", "faultpoints", "-o", fermata, "../../cmd/fermata").CombinedOutput(); err != nil {
+				fmt.Printf("go build: %v\n%s", err, out)
+				return 1
+			}
 		}
 		// What fermata leaves behind must become our child, to be seen ending.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -84,6 +90,7 @@ var serial int
 func start(t *testing.T, g *target, dir string, env []string, flags ...string) *run {
 	t.Helper()
 	serial++
+	g.look()
 	r := &run{dir: filepath.Join(dir, "cp"+strconv.Itoa(serial))}
 	r.cmd = exec.Command(fermata, append(append([]string{"checkpoint", "--to", r.dir}, flags...), strconv.Itoa(g.pid()))...)
 	r.cmd.Env = append(os.Environ(), env...)
@@ -130,15 +137,25 @@ func leftovers(g *target, pid int, dir string) string {
 	return ""
 }
 
-// clean waits until nothing is left behind, at most d.
-func clean(g *target, pid int, dir string, d time.Duration) string {
-	for end := time.Now().Add(d); ; time.Sleep(3 * time.Millisecond) {
+// clean waits until nothing is left behind.
+func clean(g *target, pid int, dir string) string {
+	began := time.Now()
+	for last := ""; ; time.Sleep(3 * time.Millisecond) {
 		why := leftovers(g, pid, dir)
-		if why == "" || time.Now().After(end) {
+		d := time.Since(began)
+		if why == "" && d > 2*time.Second {
+			g.t.Logf("left behind for %v: %s", d, last)
+		}
+		if why == "" || d > patience {
+			slowest = max(slowest, d)
 			return why
 		}
+		last = why
 	}
 }
+
+// slowest is how long it took the guardians at most.
+var slowest time.Duration
 
 // strangers gives our children that none of the tests started.
 func strangers() (out []string) {

@@ -46,7 +46,7 @@ func startOther(t *testing.T, read func([]byte) (uint64, uint64), argv ...string
 	if err := launch(cmd); err != nil {
 		t.Fatal(err)
 	}
-	o := &other{&target{t: t, cmd: cmd, pids: []int{cmd.Process.Pid}, masks: map[string]string{}}, nil, said.Name(), nil}
+	o := &other{&target{t: t, cmd: cmd, pids: []int{cmd.Process.Pid}, masks: map[string]uint64{}}, nil, said.Name(), nil}
 	o.await()
 	o.read = func() (uint64, uint64) {
 		b, err := os.ReadFile(path)
@@ -55,7 +55,7 @@ func startOther(t *testing.T, read func([]byte) (uint64, uint64), argv ...string
 		}
 		return read(b)
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		if n, _ := o.read(); n > 3 {
 			return o
 		}
@@ -67,7 +67,7 @@ func startOther(t *testing.T, read func([]byte) (uint64, uint64), argv ...string
 
 func (o *other) health() string {
 	from, _ := o.read()
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		if !o.alive() {
 			b, _ := os.ReadFile(o.said)
 			return "dead: " + string(b[:min(len(b), 3000)])
@@ -160,7 +160,7 @@ func killAll(t *testing.T, n int, begin func() *other) {
 		}
 		r := start(t, o.target, dir, []string{fault})
 		r.wait()
-		why := clean(o.target, r.cmd.Process.Pid, dir, 2*time.Second)
+		why := clean(o.target, r.cmd.Process.Pid, dir)
 		if why == "" {
 			why = o.health()
 		}
@@ -206,38 +206,44 @@ func TestKillGo(t *testing.T) {
 	killAll(t, count(60), func() *other { return startOther(t, text, bin) })
 }
 
+// stopped waits until every thread is in a job-control stop. One that a tracer
+// lets go in such a stop must run to get back to it.
+func (g *target) stopped() bool {
+	end := time.Now().Add(patience)
+	for key := range g.masks {
+		for s := ""; s == "" || s[0] != 'T'; time.Sleep(time.Millisecond) {
+			if s = field(key, "State"); s == "gone" || time.Now().After(end) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // TestKillStopped: a program in a job-control stop stays in it, and goes on
 // unharmed when it is continued.
 func TestKillStopped(t *testing.T) {
 	dir := t.TempDir()
 	g := startTarget(t)
 	defer func() { g.kill() }()
-	g.page.slackMS = 1 << 40
 	points, _, _ := trace(t, g, dir)
 	if testing.Short() {
 		points = points[:5]
 	}
-	for i, p := range points {
+	for i := range 2 * len(points) {
+		p := points[i/2]
 		for _, pid := range g.pids {
 			unix.Kill(pid, unix.SIGSTOP)
 		}
-		stopped := func() bool {
-			for key := range g.masks {
-				if s := field(key, "State"); s == "" || s[0] != 'T' {
-					return false
-				}
-			}
-			return true
-		}
-		for !stopped() {
-			time.Sleep(time.Millisecond)
+		if !g.stopped() {
+			t.Fatal("it does not stop")
 		}
 		r := start(t, g, dir, []string{"FERMATA_FAULT=kill:" + p + ":1"})
 		r.wait()
 		why := ""
 		// Every second time it is continued at once, before the guardian is done.
 		if i%2 == 0 {
-			if why = clean(g, r.cmd.Process.Pid, dir, 2*time.Second); why == "" && !stopped() {
+			if why = clean(g, r.cmd.Process.Pid, dir); why == "" && !g.stopped() {
 				why = "it is not stopped any more"
 			}
 		}
@@ -245,15 +251,14 @@ func TestKillStopped(t *testing.T) {
 			unix.Kill(pid, unix.SIGCONT)
 		}
 		if why == "" {
-			if why = clean(g, r.cmd.Process.Pid, dir, 2*time.Second); why == "" {
-				why = g.health(3 * time.Second)
+			if why = clean(g, r.cmd.Process.Pid, dir); why == "" {
+				why = g.health()
 			}
 		}
 		if why != "" {
 			t.Errorf("killed at %s: %s", p, why)
 			g.kill()
 			g = startTarget(t)
-			g.page.slackMS = 1 << 40
 		}
 		os.RemoveAll(r.dir)
 	}
@@ -267,12 +272,11 @@ func TestStopDuringCheckpoint(t *testing.T) {
 		cont, kill bool
 	}{{false, false}, {true, false}, {false, true}} {
 		g := startTarget(t)
-		g.page.slackMS = 1 << 40
 		// It stands still in the middle of a batch for as long as it is stopped.
 		env := []string{"FERMATA_FAULT=stop:executor.started:3"}
 		r := start(t, g, dir, env)
 		pid := r.cmd.Process.Pid
-		for end := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 			if s := field(fmt.Sprintf("%d/%d", pid, pid), "State"); s != "" && s[0] == 'T' {
 				break
 			}
@@ -293,7 +297,7 @@ func TestStopDuringCheckpoint(t *testing.T) {
 			unix.Kill(pid, unix.SIGKILL)
 		}
 		r.wait()
-		if why := clean(g, pid, dir, 2*time.Second); why != "" {
+		if why := clean(g, pid, dir); why != "" {
 			t.Errorf("%+v: %s", c, why)
 		}
 		want := "T"
@@ -301,7 +305,7 @@ func TestStopDuringCheckpoint(t *testing.T) {
 			want = "RS"
 		}
 		ok := false
-		for range 300 {
+		for end := time.Now().Add(patience); time.Now().Before(end); {
 			s := field(fmt.Sprintf("%d/%d", g.pid(), g.pid()), "State")
 			if ok = s != "" && strings.Contains(want, s[:1]); ok {
 				break
@@ -312,7 +316,7 @@ func TestStopDuringCheckpoint(t *testing.T) {
 			t.Errorf("%+v: it is in state %s, not %s", c, field(fmt.Sprintf("%d/%d", g.pid(), g.pid()), "State"), want)
 		}
 		unix.Kill(g.pid(), unix.SIGCONT)
-		if why := g.health(3 * time.Second); why != "" {
+		if why := g.health(); why != "" {
 			t.Errorf("%+v: %s", c, why)
 		}
 		if _, err := os.Stat(r.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -335,7 +339,7 @@ func TestSeccompIsRefused(t *testing.T) {
 			if r.wait(); r.cmd.ProcessState.ExitCode() != 3 || !strings.Contains(r.out.String(), "seccomp") {
 				t.Errorf("%s: %v\n%s", how, r.cmd.ProcessState, r.out.String())
 			}
-			why := clean(o.target, r.cmd.Process.Pid, dir, 2*time.Second)
+			why := clean(o.target, r.cmd.Process.Pid, dir)
 			if why == "" {
 				why = o.health()
 			}

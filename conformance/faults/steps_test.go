@@ -78,7 +78,7 @@ func TestKillAtEachStep(t *testing.T) {
 		}
 		os.RemoveAll(r.dir)
 	}
-	t.Logf("%d kills at %d points, %d not reached, %d targets harmed %v; EINTR of calls that any stop breaks off: %v; excess of sleeps in ms %v", n, len(points), late, bad, at, g.page.deaf[:2], g.page.over)
+	t.Logf("%d kills at %d points, %d not reached, %d targets harmed %v; EINTR of calls that any stop breaks off: %v; excess of sleeps in ms %v; left behind for at most %v", n, len(points), late, bad, at, g.page.deaf[:2], g.page.over, slowest)
 }
 
 // TestFailAtEachStep makes each step fail in turn: fermata says so, and the

@@ -66,7 +66,9 @@ func At(at string) {
 			sig = unix.SIGSTOP
 		}
 		if delay == 0 {
-			_ = unix.Kill(os.Getpid(), sig)
+			// To this very thread: a SIGSTOP for the process may find another one
+			// first, and this one goes on for a while.
+			_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
 			return
 		}
 		go func() {
