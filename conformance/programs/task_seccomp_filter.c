@@ -64,12 +64,16 @@ int main(int argc, char **argv)
 	pid_t pid;
 	int st;
 
+	volatile int *filtered;
+
 	conf_init(argc, argv);
+	filtered = conf_shared(sizeof(*filtered));
 	SYS(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 	SYS(forbid(SYS_acct, EXDEV, SECCOMP_FILTER_FLAG_LOG));
 	pid = SYS(fork());
 	if (pid == 0) {
 		SYS(forbid(SYS_acct, EILSEQ, 0));
+		*filtered = 1;
 		conf_wait();
 		own(EILSEQ);
 		_exit(7);
@@ -77,6 +81,7 @@ int main(int argc, char **argv)
 	PT(pthread_create(&u, NULL, other, NULL));
 	PT(pthread_create(&t, NULL, run, NULL));
 	UNTIL(set, "the thread");
+	UNTIL(*filtered, "the child");
 	conf_ready();
 	conf_wait();
 	own(EXDEV);
