@@ -143,7 +143,7 @@ func (g *target) still() bool {
 // healthy is health, but for what the freezer of version 2 does by itself: it
 // breaks off every call.
 func (g *target) healthy() string {
-	why := g.health(5 * time.Second)
+	why := g.health()
 	if strings.HasPrefix(why, "EINTR") {
 		return ""
 	}
@@ -165,7 +165,7 @@ func TestFreezer(t *testing.T) {
 			if s := c.state(); s != c.running {
 				t.Errorf("afterwards it is %s", s)
 			}
-			if why := g.health(2 * time.Second); why != "" {
+			if why := g.health(); why != "" {
 				t.Error(why)
 			}
 			// Not of a group that holds somebody else.
@@ -251,7 +251,7 @@ func TestFreezerAfterDeath(t *testing.T) {
 					if err := r.wait(); err == nil && !(frozen && fault == "fail:freezer.set:2") {
 						t.Errorf("%s: it ended well", fault)
 					}
-					why := clean(g, r.cmd.Process.Pid, dir, 3*time.Second)
+					why := clean(g, r.cmd.Process.Pid, dir)
 					if why != "" {
 						t.Errorf("%s: left behind: %s", fault, why)
 					}
