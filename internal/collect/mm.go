@@ -113,7 +113,9 @@ func (c *Collector) area(t *Task, a *Area) error {
 		a.Extra.Name = proto.String(a.Path)
 	case a.Flags&(procfs.VMPFNMap|procfs.VMIO) != 0:
 		refuse("it maps a device's memory", "unmap it before the checkpoint")
-	case a.Shared && a.Ino != 0 && a.Deleted && (a.Path == "/dev/zero" || strings.HasPrefix(a.Path, "/anon_hugepage")):
+	case a.Ino != 0 && a.Deleted && (a.Path == "/dev/zero" || a.Shared && strings.HasPrefix(a.Path, "/anon_hugepage")):
+		// Private, it was mapped through a link of /proc/PID/map_files: pages
+		// that were not written are those of the object.
 		status |= VMAAnonShared
 		flags |= unix.MAP_ANONYMOUS
 		s, err := c.sharedObject(t, a)
@@ -307,7 +309,9 @@ func (c *Collector) taskMemory(t *Task, out *memory.Outgoing) error {
 	}
 	for i := range t.Areas {
 		a := &t.Areas[i]
-		if a.Shared || a.Entry.GetStatus()&special != 0 {
+		// What may be dropped is: a secret of the moment (vgetrandom(7)) shall
+		// neither come to lie on a disk nor be had twice.
+		if a.Shared || a.Entry.GetStatus()&special != 0 || a.Flags&procfs.VMDroppable != 0 {
 			if err := look(); err != nil {
 				return err
 			}

@@ -11,12 +11,12 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	filelock "github.com/checkpoint-restore/go-criu/v8/crit/images/file-lock"
-	ghostfile "github.com/checkpoint-restore/go-criu/v8/crit/images/ghost-file"
 
 	"github.com/fermata-cr/fermata"
 	"github.com/fermata-cr/fermata/internal/criu/imgdir"
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/image/fm"
 )
 
 func (c *command) dump(ctx context.Context) error {
@@ -32,6 +32,8 @@ func (c *command) dump(ctx context.Context) error {
 	o := fermata.CheckpointOptions{
 		To: c.images, Layout: fermata.LayoutImages, After: fermata.AfterKill, NoWait: true,
 		Timeout: time.Duration(c.Timeout) * time.Second, Review: c.review,
+		AllowSeccompRisk: true, // as CRIU has it
+
 	}
 	if c.Timeout == 0 {
 		o.Timeout = 24 * time.Hour
@@ -103,10 +105,13 @@ func (c *command) review(im *image.Image, refuse *fault.Refusals) {
 			refuse.Add(fault.Reason{PID: int(l.GetPid()), Object: fmt.Sprintf("fd %d", l.GetFd()), Why: "it holds a file lock", Remedy: "allow that with --file-locks"})
 		}
 	}
-	for _, id := range im.NamesOf("ghost-file") {
-		g, err := image.One[*ghostfile.GhostFileEntry](im, image.Of("ghost-file", id))
-		if err == nil && int64(g.GetSize()) > c.GhostLimit {
-			refuse.Add(fault.Reason{Object: fmt.Sprintf("file %d", id), Why: fmt.Sprintf("a deleted file of %d bytes is above the limit of %d", g.GetSize(), c.GhostLimit), Remedy: "raise it with --ghost-limit"})
+	extras, err := image.All[*fm.FileExtra](im, "file-extra")
+	if err != nil {
+		return
+	}
+	for _, x := range extras {
+		if n := int64(x.GetSize()); x.GetDeleted() && n > c.GhostLimit {
+			refuse.Add(fault.Reason{Object: fmt.Sprintf("file %d", x.GetId()), Why: fmt.Sprintf("a deleted file with %d bytes of data is above the limit of %d", n, c.GhostLimit), Remedy: "raise it with --ghost-limit"})
 		}
 	}
 	files, err := image.All[*fdinfo.FileEntry](im, "files")

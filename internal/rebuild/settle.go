@@ -250,7 +250,7 @@ func (b *builder) outside(p *proc) error {
 		}
 	}
 	if p.core.GetTc().Loginuid != nil && p.core.GetTc().GetLoginuid() != b.ownLogin {
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/loginuid", p.host()), []byte(strconv.FormatUint(uint64(p.core.GetTc().GetLoginuid()), 10)), 0); err != nil {
+		if err := b.loginUID(p, p.core.GetTc().GetLoginuid()); err != nil {
 			b.note("pid %d: login uid: %v", p.pid, err)
 		}
 	}
@@ -261,6 +261,23 @@ func (b *builder) outside(p *proc) error {
 		}
 	}
 	return nil
+}
+
+// loginUID sets the login uid, which a task may do only for itself.
+func (b *builder) loginUID(p *proc, uid uint32) error {
+	p.exec.Reset()
+	fd, err := p.exec.Call(unix.SYS_OPENAT, unix.AT_FDCWD&math.MaxUint32, p.exec.PutString("/proc/self/loginuid"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	p.exec.Reset()
+	text := strconv.FormatUint(uint64(uid), 10)
+	_, err = p.exec.Call(unix.SYS_WRITE, uint64(fd), p.exec.PutString(text), uint64(len(text)))
+	p.exec.Reset()
+	if _, cerr := p.exec.Call(unix.SYS_CLOSE, uint64(fd)); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 // schedule sets a thread's scheduling, where it differs from this process's.

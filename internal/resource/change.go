@@ -160,6 +160,7 @@ func (regular) Check(r *Restore, e *fdinfo.FileEntry) error {
 // checkPath finds out whether a file is still what it was.
 func (r *Restore) checkPath(reg *regfile.RegFileEntry, x *fm.FileExtra) error {
 	if x.GetFstype() == "proc" {
+		r.checkProc(reg.GetName(), x)
 		return nil // may be of a task that does not exist yet
 	}
 	name := reg.GetName()
@@ -187,6 +188,21 @@ func (r *Restore) checkPath(reg *regfile.RegFileEntry, x *fm.FileExtra) error {
 		r.checkLease(reg, &st)
 	}
 	return nil
+}
+
+// checkProc finds out whether the process outside the tree that a file of /proc
+// shows is still the same one.
+func (r *Restore) checkProc(name string, x *fm.FileExtra) {
+	if x.Data2 == nil {
+		return
+	}
+	var pid int
+	if _, err := fmt.Sscanf(name, "/proc/%d/", &pid); err != nil {
+		return
+	}
+	if st, err := procfs.ReadStat(pid, 0); err != nil || st.StartTime != x.GetData2() {
+		r.refuse(fault.Reason{Object: name, Why: fmt.Sprintf("the process with pid %d that it showed, outside the tree, is not there any more", pid), Remedy: "close the file before the checkpoint"})
+	}
 }
 
 // checkLeases refuses every file with another's lease that opening would break.

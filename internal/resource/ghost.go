@@ -59,6 +59,7 @@ func (d *Dump) ghost(f *File, at place) error {
 		switch {
 		case st.Mode&unix.S_IFMT == unix.S_IFREG:
 			g.Size, g.Chunks = proto.Uint64(uint64(st.Size)), proto.Bool(true)
+			x.Size = proto.Uint64(uint64(st.Blocks) * 512) // what it takes, without holes
 			if err := d.save(f); err != nil {
 				return 0, err
 			}

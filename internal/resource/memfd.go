@@ -131,6 +131,9 @@ func (memfdKind) Open(r *Restore, e *fdinfo.FileEntry) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	if own, err := r.originalMemfd(m, base); own >= 0 || err != nil {
+		return own, err
+	}
 	fd, err := unix.Open(selfFD(base), int(m.GetFlags())&keptFlags&^unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -143,6 +146,37 @@ func (memfdKind) Open(r *Restore, e *fdinfo.FileEntry) (int, error) {
 	}
 	return fd, nil
 }
+
+// originalMemfd gives the first description that was open for reading and
+// writing the very file that memfd_create(2) makes: it alone does not count as a
+// writer, so that the memfd can be executed when no other is open (execve(2),
+// ETXTBSY). It is -1 for the others.
+func (r *Restore) originalMemfd(m *memfd.MemfdFileEntry, base int) (int, error) {
+	const settable = unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOATIME | unix.O_DIRECT | unix.O_ASYNC
+	if m.GetFlags()&keptFlags&^settable != unix.O_RDWR {
+		return -1, nil
+	}
+	first, _ := RestoreValue(r, memfdOriginalKey{m.GetInodeId()}, func() (uint32, error) { return m.GetId(), nil })
+	if first != m.GetId() {
+		return -1, nil
+	}
+	if m.GetFlags()&settable&keptFlags != 0 {
+		if _, err := unix.FcntlInt(uintptr(base), unix.F_SETFL, int(m.GetFlags()&settable&keptFlags)); err != nil {
+			return -1, nil
+		}
+	}
+	fd, err := unix.FcntlInt(uintptr(base), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := setOffset(fd, int64(m.GetPos())); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+type memfdOriginalKey struct{ inode uint32 }
 
 type memfdBaseKey struct{ id uint32 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/procfs"
 )
 
 // Files that are opened by a path: regular files, directories, devices without
@@ -183,7 +184,8 @@ func (d *Dump) locate(f *File) (place, error) {
 	return at, nil
 }
 
-// foreignProc refuses a file of /proc that belongs to a process outside.
+// foreignProc notes whose a file of /proc is that belongs to a process outside,
+// and refuses one whose process has ended.
 func (d *Dump) foreignProc(f *File, path string) bool {
 	rest, ok := strings.CutPrefix(path, "/proc/")
 	if !ok || d.InTree == nil {
@@ -194,8 +196,15 @@ func (d *Dump) foreignProc(f *File, path string) bool {
 	if err != nil || d.InTree(pid) {
 		return false
 	}
-	d.Refusal(f, fmt.Sprintf("it shows pid %d, which is outside the tree", pid), "checkpoint that process too, or close the file")
-	return true
+	// Good as long as that process is there: its start tells it from another
+	// one with the same pid.
+	st, err := procfs.ReadStat(pid, 0)
+	if err != nil {
+		d.Refusal(f, fmt.Sprintf("it shows pid %d, which is outside the tree and has ended", pid), "close the file")
+		return true
+	}
+	d.Extra(f).Data2 = proto.Uint64(st.StartTime)
+	return false
 }
 
 // fileSystem is what matters of a file system.

@@ -243,12 +243,38 @@ func (e *exporter) core(tid int, c *criu_core.CoreEntry) error {
 		}
 		c.ThreadInfo.Tls = noTLS()
 	}
-	if r := x.GetRestart(); r != nil && int64(c.GetThreadInfo().GetGpregs().GetAx()) == -516 {
-		// ERESTART_RESTARTBLOCK: without the block, which the schema has no
-		// field for, the call was interrupted.
-		c.ThreadInfo.Gpregs.Ax = proto.Uint64(^uint64(3)) // -EINTR
+	if g := c.GetThreadInfo().GetGpregs(); g != nil && int64(g.GetOrigAx()) >= 0 {
+		switch int64(g.GetAx()) {
+		case restartSys, restartNoIntr, restartNoHand:
+			reissue(g, g.GetOrigAx())
+		case restartBlock:
+			// The schema has no field for the block: the call begins anew, unless
+			// the extra file is there.
+			nr := g.GetOrigAx()
+			if r := x.GetRestart().GetNr(); r != 0 {
+				nr = uint64(r)
+			}
+			reissue(g, nr)
+		}
 	}
 	return nil
+}
+
+// Results of an interrupted system call that the kernel issues again by itself
+// (include/linux/errno.h).
+const (
+	restartSys    = -512
+	restartNoIntr = -513
+	restartNoHand = -514
+	restartBlock  = -516
+)
+
+// syscallSize is the length of the instruction.
+const syscallSize = 2
+
+// reissue sets registers back to before a system call.
+func reissue(g *core_x86.UserX86RegsEntry, nr uint64) {
+	g.Ax, g.Ip = proto.Uint64(nr), proto.Uint64(g.GetIp()-syscallSize)
 }
 
 func posixTimer(t *fm.PosixTimer) *timer.PosixTimerEntry {

@@ -37,6 +37,7 @@ import (
 	pipedata "github.com/checkpoint-restore/go-criu/v8/crit/images/pipe-data"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	remapfilepath "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
 	sk_packet "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-packet"
 	tcpstream "github.com/checkpoint-restore/go-criu/v8/crit/images/tcp-stream"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
@@ -87,6 +88,7 @@ var kinds = []kind{
 	{part: "tty-data", file: "tty-data", magic: "TTY_DATA", message: func() proto.Message { return &tty.TtyDataEntry{} }},
 	{part: "memfd-inodes", file: "memfd", magic: "MEMFD_INODE", message: func() proto.Message { return &memfd.MemfdInodeEntry{} }},
 	{part: "file-locks", file: "filelocks", magic: "FILE_LOCKS", message: func() proto.Message { return &filelock.FileLockEntry{} }},
+	{part: "seccomp", file: "seccomp", magic: "SECCOMP", message: func() proto.Message { return &seccomp.SeccompEntry{} }},
 	{part: "remap-file-path", file: "remap-fpath", magic: "REMAP_FPATH", message: func() proto.Message { return &remapfilepath.RemapFilePathEntry{} }},
 }
 

@@ -262,6 +262,9 @@ func (s *Source) task(e *pstree.PstreeEntry) error {
 	return s.memory(pid)
 }
 
+// interrupted is -ERESTART_RESTARTBLOCK in a register.
+const interrupted = 1<<64 + restartBlock
+
 func (s *Source) core(tid int) (*criu_core.CoreEntry, error) {
 	c := &criu_core.CoreEntry{}
 	ok, err := readOne(s.dir, fmt.Sprintf("core-%d.img", tid), "CORE", c)
@@ -298,8 +301,10 @@ func (s *Source) thread(tid int, c *criu_core.CoreEntry, tc *criu_core.TaskCoreE
 		s.Image.Add(name, x)
 	} else if x, err := image.One[*fm.ThreadExtra](s.Image, name); err != nil {
 		return err
-	} else if g := c.GetThreadInfo().GetGpregs(); x.GetRestart() != nil && g.GetAx() == ^uint64(3) && int64(g.GetOrigAx()) >= 0 {
-		g.Ax = proto.Uint64(^uint64(515)) // -ERESTART_RESTARTBLOCK, as it was
+	} else if r := x.GetRestart(); r != nil {
+		// As it was before the call was set back.
+		g := c.GetThreadInfo().GetGpregs()
+		g.Ax, g.Ip = proto.Uint64(interrupted), proto.Uint64(g.GetIp()+syscallSize)
 	}
 	c.ThreadInfo.Fpregs, c.ThreadInfo.Tls = nil, nil
 	s.Image.Add(image.Of("core", tid), c)
