@@ -133,6 +133,12 @@ type RestoreOptions struct {
 	Cgroups CgroupMode
 	// PidNS restores into a new pid namespace, for when the pids are taken.
 	PidNS bool
+	// Lazy lets the program run before its memory is there: pages come when they
+	// are touched, and the others in the background. Until all are in place,
+	// what goes wrong with the checkpoint's storage, or the death of the process
+	// that brings them, ends the program with SIGKILL. Where it is not possible
+	// (it needs CAP_SYS_PTRACE), all memory comes at once, and a note says so.
+	Lazy bool
 	// Stopped leaves every restored task stopped (SIGSTOP).
 	Stopped bool
 	// TCPClose makes connected TCP sockets closed ones.
@@ -153,12 +159,17 @@ type RestoreOptions struct {
 
 // RestoreResult describes the restored tree, which runs when Restore returns.
 type RestoreResult struct {
+	// Filling, where memory comes later, gives nil when all of it is in place, or
+	// why the program had to be ended. Nobody needs to read it.
+	Filling <-chan error `json:"-"`
+
 	Ref     string        `json:"ref"`
 	PIDs    []int         `json:"pids"`
 	Roots   []int         `json:"roots"` // children of the calling process
 	Tasks   int           `json:"tasks"`
 	Threads int           `json:"threads"`
-	Bytes   int64         `json:"bytes"` // memory filled
+	Bytes   int64         `json:"bytes"`           // memory filled
+	Later   int64         `json:"later,omitempty"` // memory that comes later (RestoreOptions.Lazy)
 	Total   time.Duration `json:"total_ns"`
 	Notes   []string      `json:"notes,omitempty"` // what could not be exactly as before, by documented rule
 }

@@ -22,7 +22,7 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 	began := time.Now()
 	opt := rebuild.Options{
 		Dir: dir, Files: resource.FilesPolicy(o.Files), Cgroups: rebuild.CgroupPolicy(o.Cgroups), Stopped: o.Stopped, PidNS: o.PidNS, Foreground: o.Foreground,
-		Ready: o.Ready,
+		Ready: o.Ready, Lazy: o.Lazy,
 	}
 	if len(o.Inherit) > 0 {
 		opt.Inherit = map[string]int{}
@@ -53,7 +53,7 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 	r := out.res
 	return &RestoreResult{
 		Ref: dir, PIDs: r.PIDs, Roots: r.Roots, Tasks: len(r.PIDs), Threads: r.Threads,
-		Bytes: r.Bytes, Notes: r.Notes, Total: time.Since(began),
+		Bytes: r.Bytes, Later: r.Later, Filling: r.Filling, Notes: r.Notes, Total: time.Since(began),
 	}, nil
 }
 

@@ -38,7 +38,11 @@ func (e fermataEngine) checkpoint(pid int, img string, kill bool) tool {
 const exitBusy = 5
 
 func (e fermataEngine) restore(pid int, img string) tool {
-	t := e.s.command(e.s.spec.Tool, "restore", "--detach", img)
+	args := []string{e.s.spec.Tool, "restore", "--detach"}
+	if e.s.spec.Mode == "lazy" {
+		args = append(args, "--lazy")
+	}
+	t := e.s.command(append(args, img)...)
 	t.busy = t.status.Exited() && t.status.ExitStatus() == exitBusy
 	return t
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -126,7 +127,7 @@ func (s *supervisor) run() (skipped string) {
 		s.compare("after a checkpoint")
 	case "refused":
 		s.refused(root, img)
-	case "restore":
+	case "restore", "lazy":
 		s.cycle(root, img)
 	case "twice":
 		s.cycle(root, img)
@@ -221,6 +222,9 @@ func (s *supervisor) cycle(root int, img string) {
 	s.awaitDeath(root)
 	s.pause()
 	s.mustTool(s.engine.restore(root, img))
+	if s.spec.Mode == "lazy" {
+		s.awaitFilled()
+	}
 	s.compare("restored")
 }
 
@@ -235,6 +239,21 @@ func (s *supervisor) pause() {
 	s.lost += time.Since(began)
 	if err := os.WriteFile(filepath.Join(s.spec.Dir, "dead"), []byte(strconv.FormatInt(int64(s.lost), 10)), 0o644); err != nil {
 		s.failf("%v", err)
+	}
+}
+
+// awaitFilled waits until nothing brings pages to the program any more.
+func (s *supervisor) awaitFilled() {
+	lazy := func() bool {
+		return slices.ContainsFunc(descendants(os.Getpid()), func(pid int) bool {
+			c, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			return strings.HasPrefix(string(c), "fermata-lazy")
+		})
+	}
+	for end := time.Now().Add(s.spec.Deadline); s.drain() && lazy(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.failf("pages do not all come:\n%s", s.whereabouts())
+		}
 	}
 }
 

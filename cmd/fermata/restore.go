@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -49,7 +51,15 @@ are named and nothing is restored, unless --files says what to do:
 
   rollback  files open for writing are cut back to the size they had, or get
             back the content that checkpoint --save-files put aside
-  keep      go on with the files as they are now`),
+  keep      go on with the files as they are now
+
+With --lazy the program runs at once; its memory comes when it is touched, and
+the rest in the background, brought by a process called fermata-lazy that ends
+when all is there. Until then the program depends on the checkpoint: if that
+cannot be read or is damaged, or if fermata-lazy is killed, the program is ended
+by SIGKILL and the reason is written to the system's log (and to standard error
+in the foreground). The checkpoint stays as it is. Until then, too, the program
+cannot be checkpointed.`),
 		Example: `  # bring a program back into this terminal
   fermata restore python3-4711-kqzv
 
@@ -58,6 +68,9 @@ are named and nothing is restored, unless --files says what to do:
 
   # its pids are taken: give it a pid namespace of its own
   fermata restore --pidns before-upgrade
+
+  # it has much memory, and should run at once
+  fermata restore --lazy before-upgrade
 
   # its log has grown since: cut it back
   fermata restore --files=rollback before-upgrade`,
@@ -77,6 +90,7 @@ are named and nothing is restored, unless --files says what to do:
 	}
 	f := c.Flags()
 	f.BoolVar(&detach, "detach", false, "return when the program runs")
+	f.BoolVar(&o.Lazy, "lazy", false, "let the program run before its memory is there")
 	f.BoolVar(&o.PidNS, "pidns", false, "restore into a new pid namespace")
 	f.BoolVar(&o.Stopped, "stopped", false, "leave the program stopped, as by SIGSTOP")
 	f.StringVar(&files, "files", "strict", "the `MODE` for changed files: strict, rollback or keep")
@@ -127,7 +141,27 @@ func restore(c *cobra.Command, ref string, o fermata.RestoreOptions, detach, asJ
 	for _, s := range w.caught {
 		parent.send(s.(syscall.Signal))
 	}
+	ended := make(chan struct{})
+	var filled sync.WaitGroup
+	if res.Filling != nil {
+		filled.Go(func() {
+			var err error
+			select {
+			case err = <-res.Filling:
+			case <-ended:
+				select { // for that reason, perhaps
+				case err = <-res.Filling:
+				case <-time.After(time.Second):
+				}
+			}
+			if err != nil {
+				fmt.Fprintf(c.ErrOrStderr(), "fermata: restore %s: %v\n", ref, err)
+			}
+		})
+	}
 	code, err := parent.run(w.ch)
+	close(ended)
+	filled.Wait()
 	if err != nil {
 		return fmt.Errorf("restore %s: the program ran, its status is lost: %w", ref, err)
 	}

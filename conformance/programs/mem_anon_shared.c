@@ -17,6 +17,7 @@ static void grandchild(void)
 	mf_mark("grandchild-set");
 	conf_wait();
 	mf_check_at(part, 8 * page, 1, 8 * page, "the grandchild's part");
+	mf_mark("grandchild-looked");
 	mf_await("child-wrote");
 	mf_check(part, page, 2, "the child's writing seen by the grandchild");
 	mf_fill(part + page, page, 3);
@@ -35,6 +36,7 @@ static void child(void)
 	mf_check(again, 16 * page, 1, "the child's second mapping");
 	mf_mark("child-looked");
 	mf_await("parent-looked");
+	mf_await("grandchild-looked");
 	mf_fill(mem + 8 * page, page, 2);
 	mf_check(again + 8 * page, page, 2, "the child's writing in its second mapping");
 	mf_mark("child-wrote");

@@ -49,6 +49,9 @@ type filling struct {
 	written  []piece // by process_vm_writev
 	drops    [][2]uint64
 	freshLen uint64
+	// small: of the fresh pieces, some are in areas where a write would make a
+	// huge page, and fill with zeros what is to come later.
+	small bool
 }
 
 // fill brings a process's pages into place; those that it inherited with the
@@ -61,14 +64,34 @@ func (b *builder) fill(p, from *proc, kept []bool) error {
 		theirs = newCursor(from.pages)
 	}
 	mine := newCursor(p.pages)
+	var hot []uint64
+	if b.lazy != nil {
+		hot = p.hot()
+	}
 	for i := range p.areas {
 		a := &p.areas[i]
 		if a.shared() || a.special() {
 			continue
 		}
 		before := len(f.fresh)
+		late := !kept[i] && b.lazyArea(p, a)
+		left := len(p.lazy)
 		err := diff(mine, theirs, a.GetStart(), a.GetEnd(), kept[i] && a.inheritable(), func(at, n, off uint64) error {
-			f.add(piece{at, n, off}, !kept[i] && a.fresh(), b.hugeIn(p, a))
+			now := func(x piece) { f.add(x, !kept[i] && a.fresh(), b.hugeIn(p, a)) }
+			if late {
+				b.split(piece{at, n, off}, now, func(x piece) {
+					if len(p.lazy) == left {
+						// One page at least comes at once: neighbouring areas then
+						// have an anon_vma in common, without which the kernel
+						// would never again make one area of them.
+						now(piece{x.at, sys.PageSize, x.off})
+						x = piece{x.at + sys.PageSize, x.n - sys.PageSize, x.off + sys.PageSize}
+					}
+					p.leave(x, hot, now)
+				})
+			} else {
+				now(piece{at, n, off})
+			}
 			return nil
 		}, func(at, n uint64) error {
 			f.drops = append(f.drops, [2]uint64{at, n})
@@ -79,6 +102,10 @@ func (b *builder) fill(p, from *proc, kept []bool) error {
 		}
 		if len(f.fresh) > before {
 			f.areas = append(f.areas, a)
+			f.small = f.small || b.hugeIn(p, a)
+		}
+		if len(p.lazy) > left {
+			p.lazyAreas = append(p.lazyAreas, a)
 		}
 	}
 	return b.carryOut(p, &f)
@@ -136,9 +163,9 @@ func (f *filling) put(x piece) {
 func (b *builder) carryOut(p *proc, f *filling) error {
 	t := &target{p: p, uffd: -1}
 	defer t.close()
-	if f.freshLen >= uffdFrom {
-		if err := t.register(f.areas); err != nil {
-			return err
+	if f.freshLen >= uffdFrom || f.small {
+		if err := t.register(f.areas); err != nil && len(p.lazy) > 0 {
+			return fmt.Errorf("pid %d: userfaultfd: %w", p.pid, err)
 		}
 	}
 	if t.uffd >= 0 {
@@ -288,12 +315,13 @@ func (t *target) close() {
 	}
 }
 
-// register registers areas with a userfaultfd; without one t.uffd stays -1.
+// register registers areas with a userfaultfd. Too old a kernel has none, or it
+// is forbidden: then t.uffd stays -1, and there is another way.
 func (t *target) register(areas []*area) (err error) {
 	// Nobody touches the pages meanwhile, so what everybody may have suffices.
 	fd, err := t.p.userfaultfd(sys.UffdUserModeOnly)
 	if err != nil {
-		return nil // too old a kernel, or forbidden: there is another way
+		return err
 	}
 	if err = sys.UffdEnable(fd, 0); err == nil {
 		for _, a := range areas {
@@ -304,7 +332,7 @@ func (t *target) register(areas []*area) (err error) {
 	}
 	if err != nil {
 		unix.Close(fd) // which undoes what was registered
-		return nil
+		return err
 	}
 	t.uffd = fd
 	return nil

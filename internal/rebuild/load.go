@@ -59,9 +59,12 @@ type proc struct {
 	exec    *tracee.Executor
 	numbers map[uint32]int
 	settled bool
-	vmOwner *proc // whose address space it shares, or itself
-	stopped int
-	b       *builder
+	// lazy are pages left for later, in areas lazyAreas.
+	lazy      []piece
+	lazyAreas []*area
+	vmOwner   *proc // whose address space it shares, or itself
+	stopped   int
+	b         *builder
 }
 
 // exited tells whether the thread is a leader that ends before its process.

@@ -23,6 +23,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/lazy"
 	"github.com/fermata-cr/fermata/internal/pagestore"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/resource"
@@ -42,6 +43,7 @@ type Options struct {
 	Foreground bool
 	PidNS      bool // into a new pid namespace
 	Cgroups    CgroupPolicy
+	Lazy       bool // memory comes when it is touched
 	Progress   func(phase string, done, total int64)
 	// Store, when set, has the pages in place of the files that the manifest
 	// names; the builder closes it. Saved is resource.Restore.Saved.
@@ -61,6 +63,10 @@ type Result struct {
 	Threads int
 	Bytes   int64
 	Notes   []string
+	// Later is what is not in place yet, in bytes, and Filling gives what became
+	// of it; nil when there is nothing.
+	Later   int64
+	Filling <-chan error
 }
 
 type shmObject struct {
@@ -103,6 +109,9 @@ type builder struct {
 	init        int // of the new pid namespace
 	bytes       int64
 	filledLock  sync.Mutex
+	lazy        *lazy.Handler // nil: all memory comes at once
+	sharedOff   []span        // parts of the store that several address spaces have
+	leftOut     int64
 	total       int64
 	err         error
 
@@ -143,6 +152,7 @@ func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error)
 	}{
 		{"reading the checkpoint", b.open},
 		{"checking", b.check},
+		{"lazy pages", b.startLazy},
 		{"opening files", b.openFiles},
 		{"starting", b.start},
 		{"making the tree", b.grow},
@@ -150,6 +160,7 @@ func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error)
 		{"terminals", b.foregrounds},
 		{"descriptors", b.descriptors},
 		{"ending stand-ins", b.dismiss},
+		{"lazy pages", b.handOver},
 		{"final state", b.finish},
 	}
 	for _, s := range steps {
@@ -173,7 +184,19 @@ func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error)
 			return nil, err
 		}
 	}
-	return res, b.release()
+	if err := b.release(); err != nil {
+		return nil, err
+	}
+	if b.lazy != nil {
+		// From here on the program runs, and the handler looks after it.
+		h := b.lazy
+		b.lazy = nil
+		if res.Filling, err = h.Go(); err != nil {
+			return nil, err
+		}
+		res.Later = b.leftOut
+	}
+	return res, nil
 }
 
 // Check finds out whether a checkpoint could be restored here, and makes
@@ -754,6 +777,7 @@ func (b *builder) close() {
 		b.files.Close()
 	}
 	b.groupSets.close()
+	b.lazy.Close()
 	if b.store != nil {
 		b.store.Close()
 	}
