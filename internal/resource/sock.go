@@ -299,10 +299,18 @@ func (d *Dump) guarded(fd, level, name int, during, after int) (restore func() e
 // holderOf names a process that has a socket, by its inode, for a refusal: the
 // one look over all of /proc happens only then.
 func holderOf(ino uint64) string {
+	if who, ok := findHolder(ino); ok {
+		return who
+	}
+	return "a process that could not be found"
+}
+
+// findHolder looks for a process that has a socket.
+func findHolder(ino uint64) (who string, ok bool) {
 	want := "socket:[" + strconv.FormatUint(ino, 10) + "]"
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
-		return "a process that could not be found"
+		return "", false
 	}
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
@@ -316,11 +324,11 @@ func holderOf(ino uint64) string {
 		for _, fd := range fds {
 			if l, err := procfs.ReadLink(pid, fd); err == nil && l == want {
 				comm, _ := procfs.ReadComm(pid, 0)
-				return fmt.Sprintf("pid %d (%s)", pid, comm)
+				return fmt.Sprintf("pid %d (%s)", pid, comm), true
 			}
 		}
 	}
-	return "a process that could not be found"
+	return "", false
 }
 
 // otherSocket are the families that nothing saves.

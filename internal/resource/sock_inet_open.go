@@ -160,7 +160,7 @@ func openInet(r *Restore) (_ *inetRestore, err error) {
 	// the program's own would not suffer beside it.
 	steps := []func() error{u.connectAll, u.bindAll, u.pending}
 	if u.repair {
-		steps = []func() error{u.bindAll, u.connectAll, u.pending}
+		steps = []func() error{u.connectDisguised, u.bindAll, u.connectAll, u.pending}
 	}
 	for _, f := range steps {
 		if err := f(); err != nil {

@@ -85,9 +85,12 @@ func (s *inetSock) collectTCP(d *Dump, fd int, st *sockState) (ok bool, err erro
 	t.wscale = raw[6]
 	state := int(t.info.State)
 	s.entry.State = proto.Uint32(uint32(state))
-	if s.sock.proto == unix.IPPROTO_MPTCP && state != stateListen && state != stateClose {
-		d.Refusal(s.f, "an MPTCP connection", "close it before the checkpoint, or run the program without MPTCP")
-		return false, nil
+	if s.mptcp() && state != stateListen && state != stateClose {
+		if state, err = s.mptcpState(d, fd); err != nil {
+			d.Refusal(s.f, fmt.Sprintf("an MPTCP connection (%v)", err), "close it before the checkpoint, or run the program without MPTCP")
+			return false, nil
+		}
+		s.entry.State = proto.Uint32(uint32(state))
 	}
 	if ulp, err := unix.GetsockoptString(fd, level, unix.TCP_ULP); err == nil && ulp != "" && ulp != "mptcp" {
 		d.Refusal(s.f, "a connection that the kernel itself encrypts or frames ("+ulp+")", "close it before the checkpoint")
@@ -103,7 +106,7 @@ func (s *inetSock) collectTCP(d *Dump, fd int, st *sockState) (ok bool, err erro
 	}
 	t.revents = p[0].Revents
 	st.closed = state == stateClose && t.revents&unix.POLLRDHUP == 0
-	if s.sock.proto == unix.IPPROTO_MPTCP {
+	if s.mptcp() && state == stateClose {
 		return true, nil
 	}
 	if t.revents&unix.POLLPRI != 0 {
@@ -159,7 +162,7 @@ func (d *Dump) completeTCP(u *inetDump) error {
 		}
 	}
 	for _, s := range u.order {
-		if s.tcp == nil || s.f.Entry == nil || s.tcp.done || s.sock.proto == unix.IPPROTO_MPTCP {
+		if s.tcp == nil || s.f.Entry == nil || s.tcp.done || s.mptcp() && s.state() == stateClose {
 			continue
 		}
 		state := s.state()
@@ -221,6 +224,12 @@ func (d *Dump) tcpWithoutPeer(u *inetDump, s *inetSock) error {
 	}
 	there := err == nil && g.State != stateListen && g.Dst.Port() == s.src.port
 	state := s.state()
+	if s.mptcp() && there && g.Ino != 0 && gotFIN(state) {
+		// A path keeps the number of a socket that is closed.
+		if _, held := findHolder(uint64(g.Ino)); !held {
+			there = false
+		}
+	}
 	switch {
 	case there && g.Ino != 0:
 		return outside("of "+holderOf(uint64(g.Ino))+", outside the tree", "checkpoint that process too, or close the connection")
@@ -251,7 +260,7 @@ func (d *Dump) tcpUnaccepted(u *inetDump, s *inetSock, g *sockdiag.Inet, outside
 		return outside("not accepted by whoever listens there, outside the tree", "checkpoint that process too, or close the connection")
 	}
 	s.tcp.listener = l
-	s.tcp.sentUnread = g.RQueue != 0 || s.tcp.outq > 0 || sentFIN(s.state())
+	s.tcp.sentUnread = s.mptcp() || g.RQueue != 0 || s.tcp.outq > 0 || sentFIN(s.state())
 	d.sockExtra(s.f).Peer = l.entry.Ino
 	return nil
 }
@@ -260,6 +269,9 @@ func (d *Dump) tcpUnaccepted(u *inetDump, s *inetSock, g *sockdiag.Inet, outside
 // is nil when it is closed: what was sent to it is of no use to anyone.
 func (d *Dump) saveStream(s, peer *inetSock) error {
 	if peer != nil && (s.unacked() > 0 || peer.unacked() > 0) {
+		if s.mptcp() || peer.mptcp() {
+			return d.waitDrained(s, peer)
+		}
 		return d.saveRepaired(s, peer)
 	}
 	for _, x := range []*inetSock{s, peer} {
@@ -302,15 +314,19 @@ func (d *Dump) peekTCP(s *inetSock) (b []byte, err error) {
 		}
 		defer func() { err = errors.Join(err, back()) }()
 	}
-	return peekStream(fd)
+	if s.mptcp() && gotFIN(s.state()) {
+		return peekStream(fd, 1) // it counts the end of the stream
+	}
+	return peekStream(fd, 0)
 }
 
 // peekStream reads all that waits in a TCP socket. It never reads beyond: an
-// error that waits there would be told.
-func peekStream(fd int) ([]byte, error) {
+// error that waits there would be told. SIOCINQ tells more more bytes than there
+// are.
+func peekStream(fd, more int) ([]byte, error) {
 	for range 100 {
 		n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
-		if err != nil || n == 0 {
+		if n -= more; err != nil || n <= 0 {
 			return nil, err
 		}
 		b := make([]byte, n)
@@ -318,7 +334,7 @@ func peekStream(fd int) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("peeking at %d bytes: %w", n, err)
 		}
-		if now, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err == nil && now == got {
+		if now, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err == nil && now-more == got {
 			return b[:got], nil
 		}
 	}

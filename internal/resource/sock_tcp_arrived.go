@@ -31,8 +31,12 @@ type unaccepted struct {
 }
 
 // acceptQueue reads a listener's queue.
-func acceptQueue(k *kmem.Reader, fd int) (all []unaccepted, err error) {
-	l := k.Socket(fd).As("inet_connection_sock")
+func acceptQueue(k *kmem.Reader, fd int, disguised bool) (all []unaccepted, err error) {
+	s := k.Socket(fd)
+	if disguised {
+		s = s.As("mptcp_sock").Ptr("first", "sock")
+	}
+	l := s.As("inet_connection_sock")
 	for q := l.Ptr("icsk_accept_queue.rskq_accept_head", "request_sock"); !q.Nil(); q = q.Ptr("dl_next", "request_sock") {
 		c, err := readUnaccepted(k, q.Ptr("sk", "tcp_sock"))
 		if err := errors.Join(err, k.Err()); err != nil {
@@ -55,6 +59,20 @@ func readUnaccepted(k *kmem.Reader, s kmem.Object) (c unaccepted, err error) {
 	}
 	if s.Uint("urg_data") != 0 {
 		return c, errors.New("urgent data (MSG_OOB) is in it")
+	}
+	if s.Has("is_mptcp") && s.Uint("is_mptcp") != 0 {
+		// What has come is moved on to the connection's own queue.
+		conn := s.As("inet_connection_sock").Ptr("icsk_ulp_data", "mptcp_subflow_context").Ptr("conn", "sock")
+		for _, b := range conn.In("sk_receive_queue", "sk_buff_head").Buffers() {
+			data, skip := b.Data(), int(b.In("cb", "mptcp_skb_cb").Uint("offset"))
+			if skip > len(data) {
+				return c, kmem.ErrChanged
+			}
+			c.in = append(c.in, data[skip:]...)
+		}
+		if state := int(conn.As("sock_common").Uint("skc_state")); gotFIN(state) {
+			c.state = state
+		}
 	}
 	at := uint32(s.Uint("copied_seq"))
 	for _, b := range s.As("sock").In("sk_receive_queue", "sk_buff_head").Buffers() {
@@ -144,7 +162,7 @@ func (d *Dump) readBacklog(l *inetSock) ([]unaccepted, error) {
 		return nil, err
 	}
 	defer done()
-	all, err := acceptQueue(k, fd)
+	all, err := acceptQueue(k, fd, l.mptcp())
 	for i := range all {
 		all[i].src.port = l.src.port // a connection that is broken has forgotten its own
 	}

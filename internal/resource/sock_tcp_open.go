@@ -61,6 +61,27 @@ func idleState(state int) bool {
 	return state == stateClose || state == stateListen || state == stateSynSent
 }
 
+// connectDisguised makes the connections of MPTCP, which knows no repair mode.
+func (u *inetRestore) connectDisguised() error {
+	for _, s := range u.all {
+		if s.mate == nil || s.fd >= 0 || !s.mptcp() && !s.mate.mptcp() {
+			continue
+		}
+		a, b := s, s.mate
+		// Where only one of them speaks MPTCP, that one has connected: a listener
+		// of MPTCP gives a client that does not a socket of TCP.
+		if b.gone || !a.mptcp() {
+			a, b = b, a
+		}
+		if err := u.handshake(a, b); err != nil {
+			return fmt.Errorf("%s: %w", s.what(), err)
+		}
+		reuse(a.fd)
+		reuse(b.fd)
+	}
+	return nil
+}
+
 // connectAll makes all connections.
 func (u *inetRestore) connectAll() error {
 	for _, s := range u.all {
@@ -182,7 +203,7 @@ func (s *inetEnd) inSeq() uint32 {
 	return s.stream.GetInqSeq()
 }
 
-// connect connects in repair mode. What the kernel still keeps of an ended
+// connect connects an end to the other. What the kernel still keeps of an ended
 // connection between the same addresses is removed, if need be.
 func (s *inetEnd) connect() error {
 	err := sys.Connect(s.fd, s.dst.sockaddr(s.family()))
@@ -277,7 +298,7 @@ func wide(fd, force, name int) {
 // handshake makes a connection as programs do, for those who may not repair. b
 // accepts; a's port may be left to the kernel.
 func (u *inetRestore) handshake(a, b *inetEnd) error {
-	l, err := unix.Socket(b.family(), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	l, err := unix.Socket(b.family(), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, b.proto())
 	if err != nil {
 		return err
 	}
@@ -297,8 +318,8 @@ func (u *inetRestore) handshake(a, b *inetEnd) error {
 	if err := u.bindOr(a, a.fd, a.gone); err != nil {
 		return err
 	}
-	if err := sys.Connect(a.fd, a.dst.sockaddr(a.family())); err != nil {
-		return fmt.Errorf("connect: %w", err)
+	if err := a.connect(); err != nil {
+		return err
 	}
 	for {
 		fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)

@@ -119,7 +119,7 @@ func (r *repaired) received() ([]byte, uint32, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		b, err := peekStream(r.fd)
+		b, err := peekStream(r.fd, 0)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -210,6 +210,10 @@ func (d *Dump) waitDrained(s, peer *inetSock) error {
 			return d.saveStream(s, peer)
 		}
 		if time.Now().After(end) {
+			if s.mptcp() || peer.mptcp() {
+				d.NotNow(s.f, fmt.Sprintf("%d bytes have been sent over the MPTCP connection from %s to %s and not received", left, s.src, s.dst), "let the program read what it is sent")
+				return nil
+			}
 			d.Refusal(s.f, fmt.Sprintf("%d bytes have been sent over the TCP connection from %s to %s and not received: only who has CAP_NET_ADMIN can save them", left, s.src, s.dst),
 				"let the program read what it is sent, or run fermata as root")
 			return nil
@@ -236,7 +240,7 @@ func (d *Dump) BeforeKill() (done func(), err error) {
 		return done, nil
 	}
 	for _, s := range v.(*inetDump).order {
-		if s.tcp == nil || !s.dst.addr.IsValid() || s.sock.proto != unix.IPPROTO_TCP {
+		if s.tcp == nil || !s.dst.addr.IsValid() {
 			continue
 		}
 		fd, err := s.f.Dup() // keeps the connection until Close
@@ -250,7 +254,7 @@ func (d *Dump) BeforeKill() (done func(), err error) {
 			backs = append(backs, d.Guard(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, binary.NativeEndian.AppendUint32(nil, tcpRepairOffNoWP)))
 		}
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, unix.TCP_REPAIR_ON)
-		if errors.Is(err, unix.EPERM) {
+		if errors.Is(err, unix.EPERM) || s.mptcp() {
 			// Next best: a reset, which leaves nothing behind either.
 			err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		}
