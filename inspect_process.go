@@ -194,6 +194,8 @@ func (r *inspector) area(v *vma.VmaEntry, x *fm.VmaExtra) InspectedArea {
 		a.What = r.path(uint32(v.GetShmid()))
 	case s&collect.VMAAnonShared != 0:
 		a.What = "shared memory"
+	case s&collect.VMASysV != 0:
+		a.What = "SysV shared memory"
 	default:
 		a.What = "anonymous"
 	}

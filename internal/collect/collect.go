@@ -57,6 +57,7 @@ type Collector struct {
 	AllowSeccompRisk bool
 	filters          *filters
 	groups           *cgroups
+	attached         map[uint64]uint64     // of SysV segments: how many areas of the tree map them
 	secure           map[int]*seccompState // of threads under seccomp
 	// ownVdso is this kernel's vdso image.
 	vdsoSize uint64
@@ -310,6 +311,7 @@ func (c *Collector) Collect() error {
 	if err := c.Files.Complete(); err != nil {
 		return err
 	}
+	c.segments()
 	c.emitShared()
 	c.emitFilters()
 	return nil

@@ -29,6 +29,7 @@ const (
 	VMAFileShared  = 1 << 7
 	VMAAnonShared  = 1 << 8
 	VMAAnonPrivate = 1 << 9
+	VMASysV        = 1 << 10
 	VMAVvar        = 1 << 12
 	VMAMemfd       = 1 << 14
 )
@@ -124,7 +125,16 @@ func (c *Collector) area(t *Task, a *Area) error {
 		}
 		e.Shmid = s.Object.Id
 	case strings.HasPrefix(a.Path, "/SYSV"):
-		refuse("it is a SysV shared memory segment", "use mmap or memfd_create")
+		status |= VMASysV
+		s, err := c.segment(t, a)
+		if err != nil {
+			return err
+		}
+		if s == nil {
+			refuse("it is a SysV shared memory segment of another IPC namespace, or one mapped from a file", "run fermata inside that namespace")
+			break
+		}
+		e.Shmid = s.Object.Id
 	case a.Path == "/[aio]":
 		refuse("it is the ring of a Linux AIO context", "io_destroy before the checkpoint")
 	case strings.HasPrefix(a.Path, "anon_inode:"):
@@ -250,6 +260,7 @@ func (c *Collector) sharedObject(t *Task, a *Area) (*Shared, error) {
 const (
 	ShmAnon  = 0
 	ShmMemfd = 1
+	ShmSysV  = 2
 )
 
 // MemfdContent notes the content of a memfd's inode; fd stays the caller's and

@@ -213,6 +213,8 @@ func (b *builder) mapAreas(q *queue, p *proc, kept []bool) error {
 		}
 		var key uint64
 		switch {
+		case a.is(collect.VMASysV):
+			continue
 		case a.is(collect.VMAAnonShared):
 			key = a.GetShmid() | sharedBit
 		case a.file() != 0:
@@ -242,6 +244,12 @@ func (b *builder) mapAreas(q *queue, p *proc, kept []bool) error {
 	for i := range p.areas {
 		a := &p.areas[i]
 		if kept[i] || a.special() {
+			continue
+		}
+		if a.is(collect.VMASysV) {
+			if err := b.attach(q, p, kept, i); err != nil {
+				return fmt.Errorf("area %#x-%#x: %w", a.GetStart(), a.GetEnd(), err)
+			}
 			continue
 		}
 		fd, off := ^uint64(0), uint64(0)

@@ -116,6 +116,7 @@ type builder struct {
 	err         error
 
 	groupSets *groupSets
+	segments  map[uint64]*segment
 
 	filters *criu_seccomp.SeccompEntry
 	secure  bool // some task runs under seccomp
@@ -523,6 +524,9 @@ func (b *builder) finish() error {
 	if err := b.files.Finish(); err != nil {
 		return err
 	}
+	if err := b.keepSegments(); err != nil {
+		return err
+	}
 	if err := b.files.Commit(); err != nil {
 		return err
 	}
@@ -778,6 +782,7 @@ func (b *builder) close() {
 	}
 	b.groupSets.close()
 	b.lazy.Close()
+	b.closeSegments()
 	if b.store != nil {
 		b.store.Close()
 	}

@@ -1,6 +1,8 @@
 package sys
 
 import (
+	"os"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -107,6 +109,66 @@ func FindShm(key int32) (int, error) {
 		return -1, e
 	}
 	return int(id), nil
+}
+
+// Bits of ShmInfo.Mode besides the permissions.
+const (
+	ShmDest   = 0o1000 // goes with its last user
+	ShmLocked = 0o2000
+)
+
+// ShmInfo is what shmctl(2), IPC_STAT, tells of a segment. Sizes are in bytes.
+type ShmInfo struct {
+	Key      int32
+	UID, GID uint32
+	Mode     uint32 // permissions, ShmDest, ShmLocked
+	Size     uint64
+	Users    uint64 // how often it is attached
+}
+
+// ShmStat tells about a segment, whatever its permissions: EINVAL or EIDRM when
+// there is none with this id.
+func ShmStat(id int) (ShmInfo, error) {
+	var ds shmidDs
+	if _, _, e := unix.RawSyscall(unix.SYS_SHMCTL, uintptr(id), ipcStat, uintptr(unsafe.Pointer(&ds))); e != 0 {
+		return ShmInfo{}, e
+	}
+	p := &ds.Perm
+	return ShmInfo{p.Key, p.UID, p.GID, p.Mode, ds.Segsz, ds.Users}, nil
+}
+
+// MakeShm makes a segment with a chosen id (/proc/sys/kernel/shm_next_id, Linux
+// 3.9, which needs CAP_CHECKPOINT_RESTORE) and key, for size bytes; flags are
+// shmget(2)'s, such as SHM_HUGETLB. Errors: EEXIST when the key is taken,
+// EBUSY when the id is.
+func MakeShm(id int, i ShmInfo, flags int) error {
+	if err := os.WriteFile("/proc/sys/kernel/shm_next_id", []byte(strconv.Itoa(id)), 0); err != nil {
+		return err
+	}
+	got, _, e := unix.RawSyscall(unix.SYS_SHMGET, uintptr(i.Key), uintptr(i.Size), uintptr(flags)|uintptr(i.Mode&0o777)|ipcCreat|ipcExcl)
+	if e != 0 {
+		return e
+	}
+	if int(got) != id {
+		_ = RemoveShm(int(got))
+		return unix.EBUSY
+	}
+	ds := shmidDs{}
+	ds.Perm.UID, ds.Perm.GID, ds.Perm.Mode = i.UID, i.GID, i.Mode&0o777
+	if _, _, e := unix.RawSyscall(unix.SYS_SHMCTL, got, ipcSet, uintptr(unsafe.Pointer(&ds))); e != 0 {
+		_ = RemoveShm(id)
+		return e
+	}
+	return nil
+}
+
+// LockShm makes a segment's pages stay in memory (SHM_LOCK).
+func LockShm(id int) error {
+	const shmLock = 11
+	if _, _, e := unix.RawSyscall(unix.SYS_SHMCTL, uintptr(id), shmLock, 0); e != 0 {
+		return e
+	}
+	return nil
 }
 
 // ShmUsers gives how often a segment is attached, EINVAL or EIDRM when it is

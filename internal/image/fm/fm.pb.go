@@ -1405,6 +1405,7 @@ type ShmObject struct {
 	Gid           *uint32                `protobuf:"varint,11,opt,name=gid" json:"gid,omitempty"`
 	Kind          *uint32                `protobuf:"varint,12,opt,name=kind" json:"kind,omitempty"` // 0 anonymous shared, 1 memfd
 	Saved         *string                `protobuf:"bytes,13,opt,name=saved" json:"saved,omitempty"`
+	Sysv          *SysvShm               `protobuf:"bytes,14,opt,name=sysv" json:"sysv,omitempty"` // kind 2: a SysV segment
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1530,6 +1531,98 @@ func (x *ShmObject) GetSaved() string {
 	return ""
 }
 
+func (x *ShmObject) GetSysv() *SysvShm {
+	if x != nil {
+		return x.Sysv
+	}
+	return nil
+}
+
+// A SysV shared memory segment (shmctl(2)).
+type SysvShm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *uint32                `protobuf:"varint,1,req,name=id" json:"id,omitempty"`
+	Key           *int32                 `protobuf:"varint,2,req,name=key" json:"key,omitempty"`
+	Mode          *uint32                `protobuf:"varint,3,req,name=mode" json:"mode,omitempty"` // permissions, SHM_DEST, SHM_LOCKED
+	Uid           *uint32                `protobuf:"varint,4,req,name=uid" json:"uid,omitempty"`
+	Gid           *uint32                `protobuf:"varint,5,req,name=gid" json:"gid,omitempty"`
+	Shared        *bool                  `protobuf:"varint,6,req,name=shared" json:"shared,omitempty"` // attached by others than the tree, too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SysvShm) Reset() {
+	*x = SysvShm{}
+	mi := &file_fm_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SysvShm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SysvShm) ProtoMessage() {}
+
+func (x *SysvShm) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SysvShm.ProtoReflect.Descriptor instead.
+func (*SysvShm) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SysvShm) GetId() uint32 {
+	if x != nil && x.Id != nil {
+		return *x.Id
+	}
+	return 0
+}
+
+func (x *SysvShm) GetKey() int32 {
+	if x != nil && x.Key != nil {
+		return *x.Key
+	}
+	return 0
+}
+
+func (x *SysvShm) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
+}
+
+func (x *SysvShm) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *SysvShm) GetGid() uint32 {
+	if x != nil && x.Gid != nil {
+		return *x.Gid
+	}
+	return 0
+}
+
+func (x *SysvShm) GetShared() bool {
+	if x != nil && x.Shared != nil {
+		return *x.Shared
+	}
+	return false
+}
+
 // Of a queued message of a socket, in part sk-queues-extra: what sk_packet_entry
 // has no field for.
 type SkPacketExtra struct {
@@ -1547,7 +1640,7 @@ type SkPacketExtra struct {
 
 func (x *SkPacketExtra) Reset() {
 	*x = SkPacketExtra{}
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1652,7 @@ func (x *SkPacketExtra) String() string {
 func (*SkPacketExtra) ProtoMessage() {}
 
 func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1665,7 @@ func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkPacketExtra.ProtoReflect.Descriptor instead.
 func (*SkPacketExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{14}
+	return file_fm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SkPacketExtra) GetPacket() uint32 {
@@ -1652,7 +1745,7 @@ type SockExtra struct {
 
 func (x *SockExtra) Reset() {
 	*x = SockExtra{}
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1757,7 @@ func (x *SockExtra) String() string {
 func (*SockExtra) ProtoMessage() {}
 
 func (x *SockExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1770,7 @@ func (x *SockExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockExtra.ProtoReflect.Descriptor instead.
 func (*SockExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{15}
+	return file_fm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SockExtra) GetId() uint32 {
@@ -1823,7 +1916,7 @@ type Arrival struct {
 
 func (x *Arrival) Reset() {
 	*x = Arrival{}
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1928,7 @@ func (x *Arrival) String() string {
 func (*Arrival) ProtoMessage() {}
 
 func (x *Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1941,7 @@ func (x *Arrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Arrival.ProtoReflect.Descriptor instead.
 func (*Arrival) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{16}
+	return file_fm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Arrival) GetIndex() uint32 {
@@ -1919,7 +2012,7 @@ type SockOpt struct {
 
 func (x *SockOpt) Reset() {
 	*x = SockOpt{}
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2024,7 @@ func (x *SockOpt) String() string {
 func (*SockOpt) ProtoMessage() {}
 
 func (x *SockOpt) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2037,7 @@ func (x *SockOpt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockOpt.ProtoReflect.Descriptor instead.
 func (*SockOpt) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{17}
+	return file_fm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SockOpt) GetLevel() int32 {
@@ -1986,7 +2079,7 @@ type TtyExtra struct {
 
 func (x *TtyExtra) Reset() {
 	*x = TtyExtra{}
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2091,7 @@ func (x *TtyExtra) String() string {
 func (*TtyExtra) ProtoMessage() {}
 
 func (x *TtyExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2104,7 @@ func (x *TtyExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TtyExtra.ProtoReflect.Descriptor instead.
 func (*TtyExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{18}
+	return file_fm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TtyExtra) GetId() uint32 {
@@ -2091,7 +2184,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2196,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2209,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{19}
+	return file_fm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Record) GetId() uint32 {
@@ -2312,7 +2405,7 @@ const file_fm_proto_rawDesc = "" +
 	"\batime_ns\x18\x15 \x01(\x03R\aatimeNs\",\n" +
 	"\x06extent\x12\x10\n" +
 	"\x03off\x18\x01 \x02(\x04R\x03off\x12\x10\n" +
-	"\x03len\x18\x02 \x02(\x04R\x03len\"\xa9\x02\n" +
+	"\x03len\x18\x02 \x02(\x04R\x03len\"\xd0\x02\n" +
 	"\n" +
 	"shm_object\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\x04R\x02id\x12\x12\n" +
@@ -2329,7 +2422,15 @@ const file_fm_proto_rawDesc = "" +
 	" \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\v \x01(\rR\x03gid\x12\x12\n" +
 	"\x04kind\x18\f \x01(\rR\x04kind\x12\x14\n" +
-	"\x05saved\x18\r \x01(\tR\x05saved\"\x95\x01\n" +
+	"\x05saved\x18\r \x01(\tR\x05saved\x12%\n" +
+	"\x04sysv\x18\x0e \x01(\v2\x11.fermata.sysv_shmR\x04sysv\"|\n" +
+	"\bsysv_shm\x12\x0e\n" +
+	"\x02id\x18\x01 \x02(\rR\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x02(\x05R\x03key\x12\x12\n" +
+	"\x04mode\x18\x03 \x02(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x04 \x02(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x05 \x02(\rR\x03gid\x12\x16\n" +
+	"\x06shared\x18\x06 \x02(\bR\x06shared\"\x95\x01\n" +
 	"\x0fsk_packet_extra\x12\x16\n" +
 	"\x06packet\x18\x01 \x02(\rR\x06packet\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\fR\x04addr\x12\x10\n" +
@@ -2403,7 +2504,7 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
@@ -2419,12 +2520,13 @@ var file_fm_proto_goTypes = []any{
 	(*FileExtra)(nil),     // 11: fermata.file_extra
 	(*Extent)(nil),        // 12: fermata.extent
 	(*ShmObject)(nil),     // 13: fermata.shm_object
-	(*SkPacketExtra)(nil), // 14: fermata.sk_packet_extra
-	(*SockExtra)(nil),     // 15: fermata.sock_extra
-	(*Arrival)(nil),       // 16: fermata.arrival
-	(*SockOpt)(nil),       // 17: fermata.sock_opt
-	(*TtyExtra)(nil),      // 18: fermata.tty_extra
-	(*Record)(nil),        // 19: fermata.record
+	(*SysvShm)(nil),       // 14: fermata.sysv_shm
+	(*SkPacketExtra)(nil), // 15: fermata.sk_packet_extra
+	(*SockExtra)(nil),     // 16: fermata.sock_extra
+	(*Arrival)(nil),       // 17: fermata.arrival
+	(*SockOpt)(nil),       // 18: fermata.sock_opt
+	(*TtyExtra)(nil),      // 19: fermata.tty_extra
+	(*Record)(nil),        // 20: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
@@ -2436,13 +2538,14 @@ var file_fm_proto_depIdxs = []int32{
 	10, // 6: fermata.task_extra.timers:type_name -> fermata.posix_timer
 	12, // 7: fermata.file_extra.extents:type_name -> fermata.extent
 	3,  // 8: fermata.shm_object.pages:type_name -> fermata.page_runs
-	17, // 9: fermata.sock_extra.opts:type_name -> fermata.sock_opt
-	16, // 10: fermata.sock_extra.arrived:type_name -> fermata.arrival
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	14, // 9: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
+	18, // 10: fermata.sock_extra.opts:type_name -> fermata.sock_opt
+	17, // 11: fermata.sock_extra.arrived:type_name -> fermata.arrival
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -2456,7 +2559,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
