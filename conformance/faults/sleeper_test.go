@@ -104,7 +104,8 @@ func TestSleepersWakeInTime(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 				if again == 1 {
 					to := filepath.Join(dir, fmt.Sprintf("before%d", i))
-					if out, err := checkpoint(p.Process.Pid, to, ""); err != nil {
+					// On a busy machine it may come too late.
+					if out, err := checkpoint(p.Process.Pid, to, ""); err != nil && !strings.Contains(out, "ended before") {
 						t.Errorf("%s: %v\n%s", call, err, out)
 					}
 					time.Sleep(100 * time.Millisecond)

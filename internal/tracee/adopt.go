@@ -44,20 +44,21 @@ func (t *Thread) points(maps []procfs.VMA) []point {
 	for i := 0; i < len(all) && len(all) < 64; i++ {
 		// A handler on an alternate stack interrupted what is on another.
 		from := (all[i].sp + 7) &^ 7
-		end := from
+		var area procfs.VMA
 		for j := range maps {
 			if v := &maps[j]; from >= v.Start && from < v.End {
-				end = min(from+stackLook, v.End)
+				area = *v
 			}
 		}
-		if end <= from || slices.ContainsFunc(seen, func(e uint64) bool { return e-from <= stackLook }) {
-			continue // searched already
+		if area.End == 0 || slices.Contains(seen, area.Start) {
+			continue
 		}
+		end := min(from+stackLook, area.End)
 		b := make([]byte, end-from)
 		if sys.ReadMem(t.TID, from, b) != nil {
 			continue
 		}
-		seen = append(seen, end)
+		seen = append(seen, area.Start)
 		for at := 0; at+8 <= len(b); at += 8 {
 			if savedPC(b, at, &t.Regs) {
 				all = append(all, point{le.Uint64(b[at:]), savedSP(b, at)})

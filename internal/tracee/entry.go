@@ -3,6 +3,7 @@ package tracee
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ func Inject(pid int, t *Thread, n int, maps []procfs.VMA, gad Gadgets, uid, gid 
 	if err := roomFor(pid, maps, 2*size); err != nil {
 		return nil, err
 	}
-	addr := hole(maps, 2*size)
+	addr := elsewhere(maps, 2*size)
 	if addr == 0 {
 		return nil, fmt.Errorf("pid %d: %w: no free range of %d bytes", pid, ErrNoPlace, 2*size)
 	}
@@ -112,6 +113,30 @@ func hole(maps []procfs.VMA, size uint64) uint64 {
 		return 0
 	}
 	return (at + (best-size)/2) &^ (sys.PageSize - 1)
+}
+
+// elsewhere gives an address in the middle half of that gap, or 0: another one
+// for each session, so that nothing an earlier one left on a stack (the frame of
+// a handler long returned from, a thread that is late) is taken for this one's.
+func elsewhere(maps []procfs.VMA, size uint64) uint64 {
+	at := hole(maps, size)
+	if at == 0 {
+		return 0
+	}
+	free := ^uint64(0) // around it, on the nearer side
+	for i := range maps {
+		switch v := &maps[i]; {
+		case v.End <= at:
+			free = min(free, at-v.End)
+		case v.Start >= at+size:
+			free = min(free, v.Start-at-size)
+		}
+	}
+	pages := min(free, 1<<40) / 2 / sys.PageSize
+	if pages == 0 {
+		return at
+	}
+	return max(at+(rand.Uint64N(2*pages)-pages)*sys.PageSize, 1<<16)
 }
 
 // How well some memory suits to be written to for a moment, best first.

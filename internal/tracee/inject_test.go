@@ -112,3 +112,32 @@ func BenchmarkSession(b *testing.B) {
 		session(&testing.T{}, c.Process.Pid, 0, func(g *Guest, tr *Tree) {})
 	}
 }
+
+// TestElsewhere: the place of a region is free, and another one each time.
+func TestElsewhere(t *testing.T) {
+	const size = 40 * sys.PageSize
+	for _, maps := range [][]procfs.VMA{
+		nil,
+		{{Start: 0x400000, End: 0x500000}, {Start: 0x7f0000000000, End: 0x7f0000100000}, {Start: 0x7ffc00000000, End: 0x7ffc00021000}},
+		{{Start: 1 << 16, End: 1 << 32}, {Start: 1<<32 + size + 64*sys.PageSize, End: 1<<47 - sys.PageSize}},
+		{{Start: 1 << 16, End: 1 << 32}, {Start: 1<<32 + size + 2*sys.PageSize, End: 1<<47 - sys.PageSize}},
+	} {
+		seen := map[uint64]bool{}
+		for range 1000 {
+			at := elsewhere(maps, size)
+			if at < 1<<16 || at%sys.PageSize != 0 || at+size > 1<<47-sys.PageSize {
+				t.Fatalf("%#x", at)
+			}
+			for _, v := range maps {
+				if at < v.End && v.Start < at+size {
+					t.Fatalf("%#x lies in %#x-%#x", at, v.Start, v.End)
+				}
+			}
+			seen[at] = true
+		}
+		t.Logf("%d places", len(seen))
+	}
+	if at := elsewhere([]procfs.VMA{{Start: 1 << 16, End: 1<<47 - sys.PageSize}}, size); at != 0 {
+		t.Errorf("%#x where nothing is free", at)
+	}
+}
