@@ -106,6 +106,7 @@ func TestConformance(t *testing.T) {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel() // most of them only wait; -jobs bounds them
 			if *flagEngine == "criu" && p.Refused != "" && *flagModes != "none" {
 				t.Skip("what fermata must refuse is no question to a peer")
 			}

@@ -70,7 +70,7 @@ func (s *supervisor) look() view {
 		if stat[0] == "Z" {
 			continue
 		}
-		for _, f := range []string{"cmdline", "environ", "oom_score_adj", "personality", "coredump_filter", "limits", "auxv", "timerslack_ns", "uid_map", "cgroup"} {
+		for _, f := range []string{"cmdline", "environ", "oom_score_adj", "personality", "coredump_filter", "limits", "auxv", "timerslack_ns", "uid_map"} {
 			b, err := os.ReadFile(dir + f)
 			if err != nil {
 				put(f, err.Error())
@@ -78,6 +78,7 @@ func (s *supervisor) look() view {
 			}
 			put(f, string(b))
 		}
+		lookCgroups(dir, put)
 		for _, f := range []string{"exe", "cwd", "root", "ns/time", "ns/mnt", "ns/net", "ns/uts", "ns/ipc", "ns/pid", "ns/user", "ns/cgroup"} {
 			l, err := os.Readlink(dir + f)
 			if err != nil {
@@ -108,6 +109,24 @@ func (s *supervisor) look() view {
 	}
 	return v
 }
+
+// lookCgroups notes the task's place in every hierarchy, by what the hierarchy is
+// for: its number is the machine's affair.
+func lookCgroups(dir string, put func(what, val string)) {
+	b, err := os.ReadFile(dir + "cgroup")
+	if err != nil {
+		put("cgroups", err.Error())
+		return
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 {
+			put(cgroupIn+f[1], f[2])
+		}
+	}
+}
+
+// cgroupIn is what a hierarchy's fact begins with.
+const cgroupIn = "cgroup in "
 
 // ownChild gives the pid of the stat line if its parent is the supervisor.
 func (s *supervisor) ownChild(stat []string) int {
@@ -269,7 +288,7 @@ func (s *supervisor) compare(when string) {
 		return
 	}
 	diff := s.before.diff(s.look())
-	for end := time.Now().Add(s.spec.Deadline); onlyMasks(diff) && time.Now().Before(end); {
+	for end := time.Now().Add(s.spec.Deadline / 6); onlyMasks(diff) && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 		diff = s.before.diff(s.look())
 	}
@@ -311,6 +330,9 @@ func (v view) diff(now view) []string {
 		}
 		a, aok := v[k]
 		b, bok := now[k]
+		if aok != bok && strings.Contains(k, " "+cgroupIn) {
+			continue // another program of this machine has mounted or removed the hierarchy
+		}
 		switch {
 		case !bok:
 			out = append(out, fmt.Sprintf("%s: is gone, was %s", k, brief(a, "")))

@@ -8,6 +8,7 @@
 #include <sys/timerfd.h>
 #include <sys/un.h>
 
+static volatile pid_t tid;
 static int ep, p[2], sk[2], hup[2], tfd, sfd, lfd;
 
 static void add(int fd, uint32_t events, uint32_t data)
@@ -20,6 +21,7 @@ static void add(int fd, uint32_t events, uint32_t data)
 /* Sleeps in epoll_wait over the checkpoint, then reports what it sees. */
 static void *waiter(void *arg)
 {
+	tid = syscall(SYS_gettid);
 	for (unsigned want = 1; want <= 6; want++) {
 		struct epoll_event e;
 		char name[32];
@@ -65,7 +67,7 @@ int main(int argc, char **argv)
 	add(lfd, EPOLLIN | EPOLLET, 5);
 	add(hup[1], EPOLLRDHUP | EPOLLET, 6);
 	PT(pthread_create(&t, NULL, waiter, NULL));
-	conf_sleep_ms(5);
+	UNTIL(tid && conf_in_syscall(tid, SYS_epoll_wait), "the thread to sleep in epoll_wait");
 	conf_ready();
 	conf_wait();
 	SAME(write(p[1], "x", 1), 1);

@@ -17,7 +17,7 @@ static int executed(void)
 
 	SYS(readlink("/proc/self/exe", exe[0], PATH_MAX - 1));
 	SYS(clock_gettime(CLOCK_MONOTONIC, &a));
-	close(SYS(open(conf_path("executed"), O_WRONLY | O_CREAT, 0666)));
+	SYS(mknod(conf_path("executed"), S_IFREG | 0644, 0)); /* without a descriptor that could be seen */
 	conf_wait();
 	SAME(getauxval(AT_SYSINFO_EHDR), vdso);
 	CHECK(vdso && !memcmp((void *)vdso, "\177ELF", 4), "no vdso at %#lx", vdso);
