@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -175,11 +174,8 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			}
 		}
 	}()
-	if !slices.ContainsFunc(c.roots, func(r int) bool {
-		p := c.tree.Process(r)
-		return p != nil && !p.Zombie
-	}) {
-		return nil, fault.Errorf(fault.ErrNotFound, "pid %d ended before it could be stopped", pid)
+	if err := c.complete(pid); err != nil {
+		return nil, err
 	}
 	if c.col, err = collect.New(c.tree, survey); err != nil {
 		return nil, err
@@ -452,6 +448,46 @@ func (c *checkpoint) findRoots(pid int) error {
 	}
 	c.roots = topmost(c.roots)
 	return nil
+}
+
+// complete looks, once the tree stands still, whether it is what was asked for.
+// A root that has ended meanwhile belongs to its parent, who is outside: one
+// that was given by its pid is missed, one that was only found in a session or
+// cgroup is left out. What it has left to others may be new members of these.
+func (c *checkpoint) complete(pid int) error {
+	given := map[int]bool{pid: true}
+	for _, p := range c.opt.ExtraRoots {
+		given[p] = true
+	}
+	alive := c.roots[:0:0]
+	for _, r := range c.roots {
+		if p := c.tree.Process(r); p != nil && !p.Zombie {
+			alive = append(alive, r)
+			continue
+		}
+		if given[r] {
+			return fault.Errorf(fault.ErrNotFound, "pid %d ended before it could be stopped", r)
+		}
+		c.tree.Drop(r)
+	}
+	c.roots = alive
+	now, err := members(c.opt.Session, c.opt.Cgroup)
+	if err != nil {
+		return err
+	}
+	var refuse fault.Refusals
+	self := tracee.Self()
+	for _, p := range now {
+		st, err := procfs.ReadStat(p, 0)
+		if err != nil || st.State == 'Z' || c.tree.Process(p) != nil || self[p] || c.exclude[p] {
+			continue
+		}
+		refuse.Add(fault.Reason{PID: p, Comm: st.Comm, Object: "process", Why: "it has joined the session or cgroup while that was being stopped", Remedy: "try again", Passing: true})
+	}
+	if err := refuse.Err(); err != nil || len(alive) > 0 {
+		return err
+	}
+	return fault.Errorf(fault.ErrNotFound, "every process ended before it could be stopped")
 }
 
 // members gives the processes of a session and of a cgroup.

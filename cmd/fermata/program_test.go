@@ -194,7 +194,15 @@ func TestCheckpointBadInput(t *testing.T) {
 	p := target(t, waiting)
 	pid := strconv.Itoa(p.Process.Pid)
 	touch(t, filepath.Join(p.Dir, "file"))
-	c.run(exitUsage, "checkpoint", strconv.Itoa(os.Getpid())) // an ancestor
+	// Every ancestor, up to the first process.
+	for pid := os.Getpid(); pid > 0; {
+		c.run(exitUsage, "checkpoint", strconv.Itoa(pid))
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, _ = strconv.Atoi(strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))[1])
+	}
 	c.run(exitUsage, "checkpoint", "--to", filepath.Join(p.Dir, "no", "x"), pid)
 	c.run(exitUsage, "checkpoint", "--to", filepath.Join(p.Dir, "file"), pid)
 	c.run(exitUsage, "checkpoint", "--to", filepath.Join(p.Dir, "file", "x"), pid)

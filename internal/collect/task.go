@@ -79,7 +79,7 @@ func (c *Collector) task(t *Task) error {
 		x.StopSignal = proto.Uint32(uint32(s))
 		x.StoppedUnreported = proto.Bool(c.unreported[t.PID])
 	}
-	if err := c.taskFiles(t, tc); err != nil {
+	if err := c.taskFiles(t, tc, x); err != nil {
 		return err
 	}
 	if err := c.ask(t, core, x); err != nil {
@@ -220,7 +220,7 @@ func (c *Collector) threadsIn(vm uint32) int {
 }
 
 // taskFiles reads what /proc has of a process.
-func (c *Collector) taskFiles(t *Task, tc *criu_core.TaskCoreEntry) error {
+func (c *Collector) taskFiles(t *Task, tc *criu_core.TaskCoreEntry, x *fm.TaskExtra) error {
 	pers, err := procfs.ReadPersonality(t.At(), 0)
 	if err != nil {
 		return err
@@ -231,6 +231,11 @@ func (c *Collector) taskFiles(t *Task, tc *criu_core.TaskCoreEntry) error {
 		return err
 	}
 	tc.OomScoreAdj = proto.Int32(int32(adj))
+	if g, err := procfs.ReadAutogroup(t.PID); err == nil && g.Present {
+		x.Autogroup = proto.Int32(int32(g.Nice))
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if uid, err := procfs.ReadLoginUID(t.PID); err == nil {
 		tc.Loginuid = proto.Uint32(uid)
 	} else if !errors.Is(err, fs.ErrNotExist) && !procfs.IsGone(err) {

@@ -101,6 +101,7 @@ type builder struct {
 	standIn     map[int]*tracee.Executor
 	hosts       map[int]bool // with PidNS: the pids, as seen here, of all tasks made
 	closedTable map[uint32]bool
+	autogroups  map[int]bool // sessions whose autogroup was seen to
 	// timeShift is what the tree's clocks are ahead of this process's; nil
 	// without a time namespace.
 	timeShift map[int]int64

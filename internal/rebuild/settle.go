@@ -255,6 +255,7 @@ func (b *builder) outside(p *proc) error {
 		}
 	}
 	b.joinThreads(p)
+	b.autogroup(p)
 	for _, t := range p.threads {
 		if err := b.schedule(p, t); err != nil {
 			return err
@@ -278,6 +279,23 @@ func (b *builder) loginUID(p *proc, uid uint32) error {
 		err = cerr
 	}
 	return err
+}
+
+// autogroup gives the autogroup of a session that was made here its nice value
+// (sched(7)); a new one has 0. One process of the session does it for all. That
+// of a session from outside the tree is its own affair.
+func (b *builder) autogroup(p *proc) {
+	nice := p.extra.GetAutogroup()
+	if nice == 0 || p.session != p.sid || p.sid == b.session || b.autogroups[p.sid] {
+		return
+	}
+	if b.autogroups == nil {
+		b.autogroups = map[int]bool{}
+	}
+	b.autogroups[p.sid] = true
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", p.host()), []byte(strconv.Itoa(int(nice))), 0); err != nil {
+		b.note("session %d: nice value %d of its autogroup: %v", p.sid, nice, err)
+	}
 }
 
 // schedule sets a thread's scheduling, where it differs from this process's.

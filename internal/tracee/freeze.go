@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -523,6 +524,12 @@ func (th *Thread) reissue(pid int) error {
 	return sys.SetRegs(th.TID, &th.Regs)
 }
 
+// Drop leaves a process out that has ended.
+func (t *Tree) Drop(pid int) {
+	t.Processes = slices.DeleteFunc(t.Processes, func(p *Process) bool { return p.PID == pid && len(p.Threads) == 0 })
+	delete(t.byPID, pid)
+}
+
 // Process gives a process of the tree, or nil.
 func (t *Tree) Process(pid int) *Process { return t.byPID[pid] }
 
@@ -557,6 +564,7 @@ func (t *Tree) release(sig int) error {
 		}
 	}
 	faultpoint.At("thaw.detached")
+	t.settleStops()
 	for _, th := range t.waiting {
 		// Interrupted but not stopped: it can only be let go from a stop.
 		for range 50 {
@@ -569,6 +577,23 @@ func (t *Tree) release(sig int) error {
 	}
 	t.waiting = nil
 	return errors.Join(errs...)
+}
+
+// settleStops waits, for some milliseconds, until what was in a job-control stop
+// is seen in it again: a thread goes from a ptrace stop into the other by itself,
+// without leaving the kernel, but by way of a running one (__ptrace_unlink).
+func (t *Tree) settleStops() {
+	end := time.Now().Add(20 * time.Millisecond)
+	for _, p := range t.Processes {
+		for _, th := range p.Threads {
+			for th.GroupStop != 0 && time.Now().Before(end) {
+				if st, err := procfs.ReadStat(p.PID, th.TID); err != nil || st.State != 'R' {
+					break
+				}
+				sys.Nap(50 * time.Microsecond)
+			}
+		}
+	}
 }
 
 // owed tells whether the process must be stopped because a SIGSTOP came
@@ -647,7 +672,7 @@ func (t *Tree) Kill() error {
 // from here.
 func Self() map[int]bool {
 	out := map[int]bool{}
-	for pid := os.Getpid(); pid > 1 && !out[pid]; {
+	for pid := os.Getpid(); pid > 0 && !out[pid]; {
 		out[pid] = true
 		st, err := procfs.ReadStat(pid, 0)
 		if err != nil {

@@ -866,7 +866,7 @@ type TaskExtra struct {
 	StopSignal        *uint32                `protobuf:"varint,2,opt,name=stop_signal,json=stopSignal" json:"stop_signal,omitempty"` // job-control stop it was in
 	ExitSignal        *uint32                `protobuf:"varint,3,opt,name=exit_signal,json=exitSignal" json:"exit_signal,omitempty"` // sent to the parent at its end
 	StartTime         *uint64                `protobuf:"varint,4,opt,name=start_time,json=startTime" json:"start_time,omitempty"`    // clock ticks since boot
-	Autogroup         *int32                 `protobuf:"varint,5,opt,name=autogroup" json:"autogroup,omitempty"`
+	Autogroup         *int32                 `protobuf:"varint,5,opt,name=autogroup" json:"autogroup,omitempty"`                     // nice value of its session's autogroup
 	ThpDisabled       *bool                  `protobuf:"varint,6,opt,name=thp_disabled,json=thpDisabled" json:"thp_disabled,omitempty"`
 	IoFlusher         *uint32                `protobuf:"varint,7,opt,name=io_flusher,json=ioFlusher" json:"io_flusher,omitempty"`
 	Timers            []*PosixTimer          `protobuf:"bytes,8,rep,name=timers" json:"timers,omitempty"`
