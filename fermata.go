@@ -139,6 +139,10 @@ type RestoreOptions struct {
 	// that brings them, ends the program with SIGKILL. Where it is not possible
 	// (it needs CAP_SYS_PTRACE), all memory comes at once, and a note says so.
 	Lazy bool
+	// Copies, when it is not 0, restores the tree that many times, each in a pid
+	// namespace of its own; private memory is read once and shared copy-on-write.
+	// It does not go with Lazy.
+	Copies int
 	// Stopped leaves every restored task stopped (SIGSTOP).
 	Stopped bool
 	// TCPClose makes connected TCP sockets closed ones.
@@ -172,4 +176,13 @@ type RestoreResult struct {
 	Later   int64         `json:"later,omitempty"` // memory that comes later (RestoreOptions.Lazy)
 	Total   time.Duration `json:"total_ns"`
 	Notes   []string      `json:"notes,omitempty"` // what could not be exactly as before, by documented rule
+	// Copies, with RestoreOptions.Copies, has one entry for each; PIDs are then
+	// those inside the namespaces, Roots those of all copies, as seen here.
+	Copies []Copy `json:"copies,omitempty"`
+}
+
+// Copy is one of several copies of a tree, as seen from outside.
+type Copy struct {
+	Init  int   `json:"init"`  // of its pid namespace; ends with the last task
+	Roots []int `json:"roots"` // children of the calling process
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fermata-cr/fermata/internal/criu/imgdir"
+	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/rebuild"
 	"github.com/fermata-cr/fermata/internal/resource"
@@ -34,17 +35,39 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 	if err != nil {
 		return nil, err
 	}
+	if o.Lazy && o.Copies > 0 {
+		return nil, fault.Errorf(fault.ErrUsage, "copies of a program have their memory in common: it cannot come later")
+	}
 	type outcome struct {
-		res *rebuild.Result
-		err error
+		res    *rebuild.Result
+		copies []Copy
+		err    error
+	}
+	gather := func(all *rebuild.CopiesResult, err error) outcome {
+		if err != nil {
+			return outcome{err: err}
+		}
+		sum := *all.Copies[0]
+		sum.Roots, sum.Threads = nil, 0
+		out := outcome{res: &sum}
+		for i, r := range all.Copies {
+			out.copies = append(out.copies, Copy{Init: all.Inits[i], Roots: r.Roots})
+			sum.Roots, sum.Threads = append(sum.Roots, r.Roots...), sum.Threads+r.Threads
+		}
+		return out
 	}
 	ch := make(chan outcome, 1)
 	go func() {
 		if o.Progress != nil {
 			opt.Progress = func(phase string, done, total int64) { o.Progress(Progress{phase, done, total}) }
 		}
+		if o.Copies > 0 {
+			all, err := rebuild.RunCopies(ctx, im, opt, o.Copies)
+			ch <- gather(all, err)
+			return
+		}
 		res, err := rebuild.Run(ctx, im, opt)
-		ch <- outcome{res, err}
+		ch <- outcome{res: res, err: err}
 	}()
 	out := <-ch
 	if out.err != nil {
@@ -52,7 +75,7 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 	}
 	r := out.res
 	return &RestoreResult{
-		Ref: dir, PIDs: r.PIDs, Roots: r.Roots, Tasks: len(r.PIDs), Threads: r.Threads,
+		Ref: dir, PIDs: r.PIDs, Roots: r.Roots, Copies: out.copies, Tasks: len(r.PIDs) * max(o.Copies, 1), Threads: r.Threads,
 		Bytes: r.Bytes, Later: r.Later, Filling: r.Filling, Notes: r.Notes, Total: time.Since(began),
 	}, nil
 }

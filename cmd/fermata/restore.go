@@ -59,7 +59,14 @@ when all is there. Until then the program depends on the checkpoint: if that
 cannot be read or is damaged, or if fermata-lazy is killed, the program is ended
 by SIGKILL and the reason is written to the system's log (and to standard error
 in the foreground). The checkpoint stays as it is. Until then, too, the program
-cannot be checkpointed.`),
+cannot be checkpointed.
+
+With --copies N the program runs N times, each copy in a pid namespace of its own,
+with the pids it had. Private memory is read once and shared by all copies until
+they write to it; files, pipes, sockets and shared memory each copy gets anew. A
+socket that listens where others can reach it can be had by one copy only. In the
+foreground fermata waits for all copies and ends with the status of the first;
+--detach prints a line with the pids of each.`),
 		Example: `  # bring a program back into this terminal
   fermata restore python3-4711-kqzv
 
@@ -71,6 +78,9 @@ cannot be checkpointed.`),
 
   # it has much memory, and should run at once
   fermata restore --lazy before-upgrade
+
+  # warmed up once, running a hundred times
+  fermata restore --detach --copies 100 warm-python
 
   # its log has grown since: cut it back
   fermata restore --files=rollback before-upgrade`,
@@ -85,12 +95,16 @@ cannot be checkpointed.`),
 			if o.Cgroups, ok = cgroupModes[groups]; !ok {
 				return fault.Errorf(fault.ErrUsage, "--cgroups: %q is none of restore, keep, ignore", groups)
 			}
+			if c.Flags().Changed("copies") && o.Copies < 1 {
+				return fault.Errorf(fault.ErrUsage, "--copies: at least 1")
+			}
 			return restore(c, args[0], o, detach, *asJSON)
 		},
 	}
 	f := c.Flags()
 	f.BoolVar(&detach, "detach", false, "return when the program runs")
 	f.BoolVar(&o.Lazy, "lazy", false, "let the program run before its memory is there")
+	f.IntVar(&o.Copies, "copies", 0, "run the program `N` times, each in a new pid namespace")
 	f.BoolVar(&o.PidNS, "pidns", false, "restore into a new pid namespace")
 	f.BoolVar(&o.Stopped, "stopped", false, "leave the program stopped, as by SIGSTOP")
 	f.StringVar(&files, "files", "strict", "the `MODE` for changed files: strict, rollback or keep")
@@ -178,10 +192,18 @@ func announce(c *cobra.Command, res *fermata.RestoreResult, detach, asJSON bool)
 	if !detach {
 		return nil
 	}
-	roots := slices.Clone(res.Roots)
-	slices.Sort(roots)
-	_, err := fmt.Fprintln(c.OutOrStdout(), strings.Trim(fmt.Sprint(roots), "[]"))
-	return err
+	copies := res.Copies
+	if len(copies) == 0 {
+		copies = []fermata.Copy{{Roots: res.Roots}}
+	}
+	for _, k := range copies {
+		roots := slices.Clone(k.Roots)
+		slices.Sort(roots)
+		if _, err := fmt.Fprintln(c.OutOrStdout(), strings.Trim(fmt.Sprint(roots), "[]")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // resolve gives the directory of a REF.

@@ -20,16 +20,21 @@ import (
 
 // pidNamespace makes the namespace and its init.
 func (b *builder) pidNamespace() error {
-	e := b.seed.exec
-	e.Reset()
-	if _, err := e.Call(unix.SYS_UNSHARE, unix.CLONE_NEWPID); err != nil {
-		return fmt.Errorf("new pid namespace: %w", err)
-	}
 	if b.byPID[1] != nil {
-		return fmt.Errorf("the tree has a process 1 of its own: it cannot have another init")
+		return errOneInit
 	}
-	b.hosts = map[int]bool{}
-	init, err := b.clone(e, 1, unix.CLONE_PARENT, 0)
+	e := b.seed.exec
+	flags := uint64(unix.CLONE_PARENT)
+	if b.donor != nil {
+		flags |= unix.CLONE_NEWPID // one of many
+	} else {
+		b.hosts = map[int]bool{}
+		e.Reset()
+		if _, err := e.Call(unix.SYS_UNSHARE, unix.CLONE_NEWPID); err != nil {
+			return fmt.Errorf("new pid namespace: %w", err)
+		}
+	}
+	init, err := b.clone(e, 1, flags, 0)
 	if err != nil {
 		return fmt.Errorf("init of the pid namespace: %w", err)
 	}
@@ -54,6 +59,9 @@ func (b *builder) pidNamespace() error {
 	}
 	if err := startAt(init.TID, seedBase+seedInit); err != nil {
 		return fmt.Errorf("init of the pid namespace: %w", err)
+	}
+	if b.donor != nil {
+		return b.enter(init.TID)
 	}
 	return nil
 }

@@ -88,6 +88,7 @@ type builder struct {
 	notes    []string
 
 	seed        *seed
+	donor       *proc // of the memory of copies; nil when there is one tree
 	region      *tracee.Region
 	scratch     uint64
 	slots       int
@@ -138,33 +139,20 @@ type builder struct {
 func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	b := &builder{
-		opt: o, im: im, byPID: map[int]*proc{}, shm: map[uint64]*shmObject{}, transport: [2]int{-1, -1},
-		standIn: map[int]*tracee.Executor{}, closedTable: map[uint32]bool{},
-	}
+	b := newBuilder(im, o)
 	defer func() {
 		if err != nil {
 			b.undo()
 		}
 		b.close()
 	}()
-	steps := []struct {
-		name string
-		do   func() error
-	}{
+	steps := append([]stepOf{
 		{"reading the checkpoint", b.open},
 		{"checking", b.check},
 		{"lazy pages", b.startLazy},
 		{"opening files", b.openFiles},
 		{"starting", b.start},
-		{"making the tree", b.grow},
-		{"process groups", b.groups},
-		{"terminals", b.foregrounds},
-		{"descriptors", b.descriptors},
-		{"ending stand-ins", b.dismiss},
-		{"lazy pages", b.handOver},
-		{"final state", b.finish},
-	}
+	}, b.middle()...)
 	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -173,14 +161,7 @@ func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error)
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	res := &Result{Bytes: b.bytes, Notes: b.notes}
-	for _, p := range b.procs {
-		res.PIDs = append(res.PIDs, p.pid)
-		res.Threads += max(len(p.threads), 1)
-		if p.parent == nil {
-			res.Roots = append(res.Roots, p.host())
-		}
-	}
+	res := b.result()
 	if o.Ready != nil {
 		if err := o.Ready(res.Roots); err != nil {
 			return nil, err
@@ -201,10 +182,49 @@ func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error)
 	return res, nil
 }
 
+// stepOf is a step of a rebuild.
+type stepOf struct {
+	name string
+	do   func() error
+}
+
+func newBuilder(im *image.Image, o Options) *builder {
+	return &builder{
+		opt: o, im: im, byPID: map[int]*proc{}, shm: map[uint64]*shmObject{}, transport: [2]int{-1, -1},
+		standIn: map[int]*tracee.Executor{}, closedTable: map[uint32]bool{},
+	}
+}
+
+// middle are the steps from the first task to the last but the release.
+func (b *builder) middle() []stepOf {
+	return []stepOf{
+		{"making the tree", b.grow},
+		{"process groups", b.groups},
+		{"terminals", b.foregrounds},
+		{"descriptors", b.descriptors},
+		{"ending stand-ins", b.dismiss},
+		{"lazy pages", b.handOver},
+		{"final state", b.finish},
+	}
+}
+
+// result describes a tree that is about to be released.
+func (b *builder) result() *Result {
+	res := &Result{Bytes: b.bytes, Notes: b.notes}
+	for _, p := range b.procs {
+		res.PIDs = append(res.PIDs, p.pid)
+		res.Threads += max(len(p.threads), 1)
+		if p.parent == nil {
+			res.Roots = append(res.Roots, p.host())
+		}
+	}
+	return res
+}
+
 // Check finds out whether a checkpoint could be restored here, and makes
 // nothing.
 func Check(im *image.Image, o Options) error {
-	b := &builder{opt: o, im: im, byPID: map[int]*proc{}, shm: map[uint64]*shmObject{}, transport: [2]int{-1, -1}}
+	b := newBuilder(im, o)
 	defer b.close()
 	if err := b.open(); err != nil {
 		return err
@@ -409,6 +429,17 @@ func (b *builder) openFiles() error {
 
 // start starts the seed and brings the region in.
 func (b *builder) start() error {
+	if err := b.begin(); err != nil {
+		return err
+	}
+	if b.opt.PidNS {
+		return b.pidNamespace()
+	}
+	return nil
+}
+
+// begin is start without a pid namespace.
+func (b *builder) begin() error {
 	if err := b.setupTransport(); err != nil {
 		return err
 	}
@@ -425,13 +456,7 @@ func (b *builder) start() error {
 	if err := b.liftTransport(); err != nil {
 		return err
 	}
-	if err := b.timeNamespace(); err != nil {
-		return err
-	}
-	if b.opt.PidNS {
-		return b.pidNamespace()
-	}
-	return nil
+	return b.timeNamespace()
 }
 
 // timeNamespace makes the monotonic clocks of the tree go on from where they

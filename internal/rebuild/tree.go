@@ -16,8 +16,8 @@ import (
 // parent.
 const clonePtrace = unix.CLONE_PTRACE
 
-// clone makes a task with a chosen id (clone3(2), set_tid: Linux 5.5) out of
-// one that runs the executor, and starts the executor in it.
+// clone makes a task with a chosen id (clone3(2), set_tid: Linux 5.5), or any for
+// 0, out of one that runs the executor, and starts the executor in it.
 func (b *builder) clone(from *tracee.Executor, id int, flags, exitSignal uint64) (*tracee.Executor, error) {
 	from.Reset()
 	call := addClone(from, id, flags, exitSignal)
@@ -28,7 +28,12 @@ func (b *builder) clone(from *tracee.Executor, id int, flags, exitSignal uint64)
 		return nil, err
 	}
 	host := id
-	if b.opt.PidNS && b.hosts != nil {
+	if id == 0 || b.donor != nil && (from == b.seed.exec || from == b.donor.exec) {
+		host = int(from.Result(call)) // it is outside the namespaces, as this process is
+		if b.hosts != nil {
+			b.hosts[host] = true
+		}
+	} else if b.opt.PidNS && b.hosts != nil {
 		var err error
 		if host, err = b.findHost(from.TID, id, flags); err != nil {
 			return nil, err
@@ -51,8 +56,10 @@ func addClone(e *tracee.Executor, id int, flags, exitSignal uint64) (call int) {
 	put64 := func(o int, v uint64) { le.PutUint64(d[o:], v) }
 	put64(0, flags|clonePtrace)
 	put64(32, exitSignal)
-	put64(64, set)
-	put64(72, 1)
+	if id != 0 {
+		put64(64, set)
+		put64(72, 1)
+	}
 	return e.Add(unix.SYS_CLONE3, args, 88)
 }
 
@@ -87,7 +94,7 @@ func (b *builder) grow() error {
 
 // root makes a process whose parent is outside the tree: a child of this one.
 func (b *builder) root(p *proc) error {
-	creator := b.seed.exec
+	creator := b.founder()
 	session := b.session
 	if p.sid != p.pid && b.byPID[p.sid] == nil && b.lostSession(p.sid) {
 		// The session outlived its leader: a stand-in leads it until the
@@ -157,7 +164,11 @@ func (b *builder) raise(p *proc, e *tracee.Executor, from *proc, session int) er
 	p.threads[0].exec = e
 	b.joinProcess(p, from)
 	if from == nil || from.vmOwner != p.vmOwner {
-		if err := b.buildMM(p, ownerOf(from)); err != nil {
+		src := ownerOf(from)
+		if src == nil {
+			src = b.donor // which has memory and nothing else
+		}
+		if err := b.buildMM(p, src); err != nil {
 			return err
 		}
 		if err := b.layout(p, ownerOf(from)); err != nil {
