@@ -39,8 +39,11 @@ const exitBusy = 5
 
 func (e fermataEngine) restore(pid int, img string) tool {
 	args := []string{e.s.spec.Tool, "restore", "--detach"}
-	if e.s.spec.Mode == "lazy" {
+	switch e.s.spec.Mode {
+	case "lazy":
 		args = append(args, "--lazy")
+	case "copies":
+		args = append(args, "--copies", "2")
 	}
 	t := e.s.command(append(args, img)...)
 	t.busy = t.status.Exited() && t.status.ExitStatus() == exitBusy

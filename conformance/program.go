@@ -37,7 +37,10 @@ type Program struct {
 	Checkpoint []string
 	Moving     []string // what legitimately changes while it waits: maps, fds, tasks, status
 	NoCRIU     []string // why CRIU cannot do it (peer comparison only); "left: why" for one mode
-	Modes      []string // run only in these modes; empty: all
+	// NoCopies is why two copies of it at once cannot both pass: they meet in
+	// files, or it looks itself up in /proc, which shows other pids.
+	NoCopies string
+	Modes    []string // run only in these modes; empty: all
 	// Pause is how long the program stays dead before it is restored: long
 	// enough that a clock which ran on in the meantime would be noticed.
 	Pause time.Duration
@@ -94,6 +97,8 @@ func ParseHeader(name string, src []byte) (*Program, error) {
 			p.Checkpoint = append(p.Checkpoint, strings.Fields(val)...)
 		case "nocriu":
 			p.NoCRIU = append(p.NoCRIU, val)
+		case "nocopies":
+			join(&p.NoCopies, val)
 		case "modes":
 			p.Modes = append(p.Modes, strings.Fields(val)...)
 		case "pause":

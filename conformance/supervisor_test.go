@@ -132,6 +132,9 @@ func (s *supervisor) run() (skipped string) {
 	case "twice":
 		s.cycle(root, img)
 		s.cycle(root, filepath.Join(s.spec.Img, "b"))
+	case "copies":
+		s.copies(root, img)
+		return ""
 	case "mutate":
 		if s.mutated(root, img) {
 			return ""
@@ -240,6 +243,30 @@ func (s *supervisor) pause() {
 	if err := os.WriteFile(filepath.Join(s.spec.Dir, "dead"), []byte(strconv.FormatInt(int64(s.lost), 10)), 0o644); err != nil {
 		s.failf("%v", err)
 	}
+}
+
+// copies restores two copies at once; both must find everything as it was. They
+// share the program's directory, but not its memory.
+func (s *supervisor) copies(root int, img string) {
+	s.mustTool(s.engine.checkpoint(root, img, true))
+	s.awaitDeath(root)
+	t := s.engine.restore(root, img)
+	s.mustTool(t)
+	pids := strings.Fields(t.stdout)
+	if len(pids) != 2 {
+		s.failf("two copies, but %q", t.stdout)
+	}
+	for _, f := range pids {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			s.failf("%q is no pid", f)
+		}
+		verdict, status := s.finish(pid)
+		if verdict != "PASS" || status != 0 {
+			s.failf("copy %d: %s; %s", pid, verdict, statusText(status))
+		}
+	}
+	s.allGone()
 }
 
 // awaitFilled waits until nothing brings pages to the program any more.

@@ -1,6 +1,7 @@
 // kind: memory
 // state: shared anonymous memory of three generations of processes, one with a part of it only, one with it mapped twice
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: vma_entry.shmid part:pages
 // short: yes
 #include "memfile.h"

@@ -1,6 +1,7 @@
 // kind: memory
 // state: memory shared by copy on write between a parent and two children: contents, and really one copy still
 // users: root nobody
+// nocopies: pages that both copies share count for less in each
 // mutate: part:pages
 // short: yes
 #include "cow.h"

@@ -1,6 +1,7 @@
 // kind: memory
 // state: file mapping that reaches beyond the end of the file: SIGBUS there, until the file grows
 // users: root nobody
+// nocopies: one copy changes the file under the other
 // mutate: reg_file_entry.name
 #include "memfile.h"
 

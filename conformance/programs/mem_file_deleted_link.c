@@ -1,6 +1,7 @@
 // kind: memory
 // state: shared mapping of a file whose name was removed while another hard link is left
 // users: root nobody
+// nocopies: both copies write to one file
 // mutate: remap_file_path_entry
 // mutate: vma_entry.shmid
 #include "memfile.h"

@@ -1,6 +1,7 @@
 // kind: memory
 // state: shared file mappings: written to, from an offset, read-only of a file opened for reading, of one opened for writing
 // users: root nobody
+// nocopies: both copies write to one file
 // mutate: vma_entry.pgoff reg_file_entry.name
 // short: yes
 #include "memfile.h"

@@ -1,6 +1,7 @@
 // kind: memory
 // state: shared anonymous memory of explicit huge pages, shared by two processes
 // users: root; only root can fill the pool of huge pages
+// nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages vma_entry.shmid
 #include "hugepages.h"
 

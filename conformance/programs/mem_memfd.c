@@ -1,6 +1,7 @@
 // kind: memory
 // state: memfd: mapped by two processes, descriptor shared by them, offset, sparse content
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: memfd_file_entry.pos part:pages
 // short: yes
 #include "memfile.h"

@@ -1,6 +1,7 @@
 // kind: memory
 // state: memfd whose descriptors are closed, mapped shared by two processes and private
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages
 #include "memfile.h"
 

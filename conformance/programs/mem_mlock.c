@@ -1,6 +1,7 @@
 // kind: memory
 // state: locked memory: mlock of a part of an area, mlock2 with MLOCK_ONFAULT, MAP_LOCKED, a locked file mapping
 // users: root nobody
+// nocopies: it looks for its own pid in /proc
 // mutate: fermata.vma_extra.vmflags
 // short: yes
 // nocriu: drops MLOCK_ONFAULT

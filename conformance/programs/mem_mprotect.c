@@ -1,6 +1,7 @@
 // kind: memory
 // state: one mapping in pieces of different protection, with content under all of them, also under PROT_NONE
 // users: root nobody
+// nocopies: the kernel does not merge areas that came by fork
 // mutate: part:pages vma_entry.prot=3
 // short: yes
 #include "memfile.h"

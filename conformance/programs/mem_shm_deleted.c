@@ -1,6 +1,7 @@
 // kind: memory
 // state: POSIX shared memory object, unlinked, mapped and open, shared by two processes
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages ghost_file_entry
 #include "memfile.h"
 
