@@ -233,6 +233,7 @@ func (c *Collector) askTimers(t *Task, b *batch, x *fm.TaskExtra) {
 		}, unix.SYS_TIMER_GETTIME, uint64(tm.ID), a)
 		b.ask("timer_getoverrun", false, func(r int64) { p.Overrun = proto.Uint32(uint32(r)) }, unix.SYS_TIMER_GETOVERRUN, uint64(tm.ID))
 		x.Timers = append(x.Timers, p)
+		t.timers = append(t.timers, p)
 	}
 }
 

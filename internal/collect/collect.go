@@ -66,6 +66,7 @@ type Collector struct {
 // Task is one process of the tree.
 type Task struct {
 	*tracee.Process
+	timers []*fm.PosixTimer
 	Comm   string
 	Stat   procfs.Stat
 	Status procfs.Status
@@ -223,7 +224,6 @@ func (c *Collector) Pending() error {
 			return fmt.Errorf("pid %d: pending signals: %w", t.PID, err)
 		}
 		t.core.Tc.SignalsS = queue(shared)
-		c.overruns(t, shared)
 		settleTimers(t.core.GetTc(), t.Process.Pending, shared)
 		for i, th := range t.Threads {
 			own, err := sys.PeekSignals(th.TID, false)
@@ -233,21 +233,34 @@ func (c *Collector) Pending() error {
 			if i < len(t.threads) {
 				t.threads[i].ThreadCore.SignalsP = queue(own)
 			}
+			shared = append(shared, own...)
 		}
+		c.overruns(t, shared)
 	}
 	return nil
 }
 
-// overruns notes the periodic timers whose signal waits to be delivered. How
-// often they have expired since is added up in the kernel at its delivery and
-// shown nowhere before: a restored timer begins to count anew.
+// overruns finds out how often the periodic timers whose signal waits to be
+// delivered have expired since. The kernel shows it at the delivery and not
+// before; where its memory cannot be read a restored timer begins to count anew.
 func (c *Collector) overruns(t *Task, pending []sys.Siginfo) {
 	const siTimer = -2 // SI_TIMER
 	for i := range pending {
-		if pending[i].Code() == siTimer {
-			c.Notes = append(c.Notes, fmt.Sprintf("pid %d (%s): the signal of POSIX timer %d is pending: its overruns up to the checkpoint will not be counted after a restore",
-				t.PID, t.Comm, le.Uint32(pending[i][16:])))
+		if pending[i].Code() != siTimer {
+			continue
 		}
+		missed, err := c.Files.Overruns(t.PID)
+		if err == nil {
+			for _, p := range t.timers {
+				cpu := p.GetClock() < 0 || p.GetClock() == unix.CLOCK_PROCESS_CPUTIME_ID || p.GetClock() == unix.CLOCK_THREAD_CPUTIME_ID
+				if n := missed[p.GetId()]; n > 0 && p.GetIntervalNs() > 0 && !cpu {
+					p.Missed = proto.Int64(n)
+				}
+			}
+			return
+		}
+		c.Notes = append(c.Notes, fmt.Sprintf("pid %d (%s): the signal of POSIX timer %d is pending: its overruns up to the checkpoint will not be counted after a restore (%v)",
+			t.PID, t.Comm, le.Uint32(pending[i][16:]), err))
 	}
 }
 

@@ -495,6 +495,7 @@ func (b *builder) itimers(p *proc) error {
 		q.add("setitimer", unix.SYS_SETITIMER, uint64(i), at, 0)
 	}
 	fired := firedTimers(p)
+	left := map[int32]int64{}
 	for _, t := range p.extra.GetTimers() {
 		if t.GetValueNs() == 0 && !fired[t.GetId()] {
 			continue
@@ -503,7 +504,20 @@ func (b *builder) itimers(p *proc) error {
 			// Its signal is pending: it expires at once, while everything is
 			// blocked, and the signal is its own again.
 			t = proto.CloneOf(t)
+			left[t.GetId()] = int64(t.GetValueNs())
 			t.ValueNs = proto.Uint64(1)
+		}
+		flags := uint64(0)
+		if fired[t.GetId()] && t.GetMissed() > 0 {
+			// It began to expire so long ago: at the delivery of its signal the
+			// kernel counts how often it would have.
+			now, err := b.clockOf(q, t.GetClock())
+			if err != nil {
+				return err
+			}
+			back := t.GetMissed()*int64(t.GetIntervalNs()) - left[t.GetId()]
+			t.ValueNs = proto.Uint64(uint64(max(1, now-max(0, back))))
+			flags = timerAbstime
 		}
 		q.room(1, 40)
 		at, d := q.e.Data(32)
@@ -511,9 +525,22 @@ func (b *builder) itimers(p *proc) error {
 		le.PutUint64(d[8:], t.GetIntervalNs()%1e9)
 		le.PutUint64(d[16:], t.GetValueNs()/1e9)
 		le.PutUint64(d[24:], t.GetValueNs()%1e9)
-		q.add("timer_settime", unix.SYS_TIMER_SETTIME, uint64(uint32(t.GetId())), 0, at, 0)
+		q.add("timer_settime", unix.SYS_TIMER_SETTIME, uint64(uint32(t.GetId())), flags, at, 0)
 	}
 	return q.flush()
+}
+
+const timerAbstime = 1 // TIMER_ABSTIME
+
+// clockOf reads a clock as the process sees it, in nanoseconds.
+func (b *builder) clockOf(q *queue, clock int32) (ns int64, err error) {
+	if err := q.flush(); err != nil {
+		return 0, err
+	}
+	at, d := q.e.Data(16)
+	q.add("clock_gettime", unix.SYS_CLOCK_GETTIME, uint64(uint32(clock)), at)
+	q.take(func(int64) { ns = int64(le.Uint64(d))*1e9 + int64(le.Uint64(d[8:])) })
+	return ns, q.flush()
 }
 
 // settleThreads gives each thread what is its own; all are at it at once.

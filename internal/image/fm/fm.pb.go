@@ -1028,6 +1028,7 @@ type PosixTimer struct {
 	IntervalNs    *uint64                `protobuf:"varint,8,req,name=interval_ns,json=intervalNs" json:"interval_ns,omitempty"`
 	Thread        *uint32                `protobuf:"varint,9,opt,name=thread" json:"thread,omitempty"`
 	RestoreErr    *int32                 `protobuf:"varint,10,opt,name=restore_err,json=restoreErr" json:"restore_err,omitempty"`
+	Missed        *int64                 `protobuf:"varint,11,opt,name=missed" json:"missed,omitempty"` // its signal is pending: how often it has expired since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1128,6 +1129,13 @@ func (x *PosixTimer) GetThread() uint32 {
 func (x *PosixTimer) GetRestoreErr() int32 {
 	if x != nil && x.RestoreErr != nil {
 		return *x.RestoreErr
+	}
+	return 0
+}
+
+func (x *PosixTimer) GetMissed() int64 {
+	if x != nil && x.Missed != nil {
+		return *x.Missed
 	}
 	return 0
 }
@@ -2362,7 +2370,7 @@ const file_fm_proto_rawDesc = "" +
 	"\vtimer_slack\x18\r \x01(\x04R\n" +
 	"timerSlack\x12\x10\n" +
 	"\x03exe\x18\x0e \x01(\tR\x03exe\x12-\n" +
-	"\x12stopped_unreported\x18\x0f \x01(\bR\x11stoppedUnreported\"\x88\x02\n" +
+	"\x12stopped_unreported\x18\x0f \x01(\bR\x11stoppedUnreported\"\xa0\x02\n" +
 	"\vposix_timer\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\x05R\x02id\x12\x14\n" +
 	"\x05clock\x18\x02 \x02(\x05R\x05clock\x12\x14\n" +
@@ -2376,7 +2384,8 @@ const file_fm_proto_rawDesc = "" +
 	"\x06thread\x18\t \x01(\rR\x06thread\x12\x1f\n" +
 	"\vrestore_err\x18\n" +
 	" \x01(\x05R\n" +
-	"restoreErr\"\x83\x04\n" +
+	"restoreErr\x12\x16\n" +
+	"\x06missed\x18\v \x01(\x03R\x06missed\"\x83\x04\n" +
 	"\n" +
 	"file_extra\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12\x10\n" +

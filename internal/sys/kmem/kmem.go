@@ -229,6 +229,23 @@ func (r *Reader) PID(o Object) int {
 	return u.Int("nr")
 }
 
+// Process gives the struct task_struct of a process's leader by a pidfd of this
+// process's.
+func (r *Reader) Process(pidfd, pid int) Object {
+	f := r.File(pidfd)
+	for _, p := range []uint64{f.Ptr("f_inode", "inode").Uint("i_private"), f.Uint("private_data")} { // since Linux 6.9, before
+		const tgid = 1 // PIDTYPE_TGID
+		if o := r.At("pid", p); p != 0 && r.err == nil && r.PID(o) == pid {
+			node := r.Pointer(o.Addr + o.Offset("tasks") + 8*tgid)
+			t := r.At("hlist_node", node).Of("task_struct", "pid_links")
+			t.Addr -= 16 * tgid
+			return t
+		}
+	}
+	r.fail(fmt.Errorf("%w: no process %d", ErrChanged, pid))
+	return Object{r: r, Type: "task_struct"}
+}
+
 // File gives the struct file of one of this process's descriptors.
 func (r *Reader) File(fd int) Object {
 	table := r.Task().Ptr("files", "files_struct").Ptr("fdt", "fdtable")

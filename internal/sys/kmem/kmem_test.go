@@ -64,6 +64,14 @@ func TestPID(t *testing.T) {
 	if pid := r.PID(r.Task().Ptr("signal", "signal_struct").Ptr("leader_pid", "pid")); r.Err() == nil {
 		t.Errorf("a member that does not exist was read: %d", pid)
 	}
+	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	if p := r.Process(pidfd, os.Getpid()); p.Int("tgid") != p.Int("pid") || r.Err() != nil {
+		t.Errorf("process %d of %d: %v", p.Int("pid"), p.Int("tgid"), r.Err())
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if tid := r.PID(r.Task().Ptr("thread_pid", "pid")); tid != unix.Gettid() || r.Err() != nil {
