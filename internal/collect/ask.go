@@ -178,6 +178,7 @@ func (c *Collector) askProcess(t *Task, b *batch, tc *criu_core.TaskCoreEntry, x
 	b.prctlVal("PR_GET_IO_FLUSHER", unix.PR_GET_IO_FLUSHER, func(v int64) { x.IoFlusher = proto.Uint32(uint32(v)) })
 	if mme != nil {
 		b.ask("brk", false, func(v int64) { mme.MmBrk = proto.Uint64(uint64(v)) }, unix.SYS_BRK, 0)
+		c.askRings(t, b, mme)
 		b.prctlVal("PR_GET_DUMPABLE", unix.PR_GET_DUMPABLE, func(v int64) { mme.Dumpable = proto.Int32(int32(v)) })
 		b.prctlVal("PR_GET_THP_DISABLE", unix.PR_GET_THP_DISABLE, func(v int64) { mme.ThpDisabled = proto.Bool(v != 0) })
 		b.prctlVal("PR_GET_MDWE", unix.PR_GET_MDWE, func(v int64) { t.extra.Mdwe = proto.Uint32(uint32(v)) }) // Linux 6.3

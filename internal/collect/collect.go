@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 
@@ -76,6 +77,8 @@ type Task struct {
 	SharesMM *Task
 	VM       uint32
 	extra    *fm.MmExtra
+	rings    []*Area // of AIO contexts
+	aios     []*mm.AioRingEntry
 	waits    []waits.Wait
 	core     *criu_core.CoreEntry   // of the process
 	threads  []*criu_core.CoreEntry // of its threads, in their order
@@ -325,6 +328,9 @@ func (c *Collector) Collect() error {
 		return err
 	}
 	c.segments()
+	if err := c.readRings(); err != nil {
+		return err
+	}
 	c.emitShared()
 	c.emitFilters()
 	return nil

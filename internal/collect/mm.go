@@ -31,6 +31,7 @@ const (
 	VMAAnonPrivate = 1 << 9
 	VMASysV        = 1 << 10
 	VMAVvar        = 1 << 12
+	VMAAio         = 1 << 13
 	VMAMemfd       = 1 << 14
 )
 
@@ -136,7 +137,8 @@ func (c *Collector) area(t *Task, a *Area) error {
 		}
 		e.Shmid = s.Object.Id
 	case a.Path == "/[aio]":
-		refuse("it is the ring of a Linux AIO context", "io_destroy before the checkpoint")
+		status |= VMAAio
+		t.rings = append(t.rings, a)
 	case strings.HasPrefix(a.Path, "anon_inode:"):
 		refuse("it maps "+a.Path, "unmap it before the checkpoint")
 	case strings.HasPrefix(a.Path, "/anon_hugepage"):

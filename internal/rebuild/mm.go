@@ -80,6 +80,9 @@ func (b *builder) buildMM(p *proc, from *proc) error {
 	if err := q.flush(); err != nil {
 		return fmt.Errorf("mapping: %w", err)
 	}
+	if err := b.contexts(q, p); err != nil {
+		return err
+	}
 	if err := b.fill(p, from, kept); err != nil {
 		return err
 	}
@@ -246,6 +249,9 @@ func (b *builder) mapAreas(q *queue, p *proc, kept []bool) error {
 		if kept[i] || a.special() {
 			continue
 		}
+		if a.is(collect.VMAAio) {
+			continue // made by io_setup
+		}
 		if a.is(collect.VMASysV) {
 			if err := b.attach(q, p, kept, i); err != nil {
 				return fmt.Errorf("area %#x-%#x: %w", a.GetStart(), a.GetEnd(), err)
@@ -299,7 +305,7 @@ func (b *builder) protect(p *proc, kept []bool) error {
 	p.exec.Reset()
 	for i := range p.areas {
 		a := &p.areas[i]
-		if kept[i] || a.special() {
+		if kept[i] || a.special() || a.is(collect.VMAAio) {
 			continue
 		}
 		n := a.GetEnd() - a.GetStart()

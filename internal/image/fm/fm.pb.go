@@ -482,6 +482,7 @@ type MmExtra struct {
 	Ksm            *uint32                `protobuf:"varint,5,opt,name=ksm" json:"ksm,omitempty"`
 	Mdwe           *uint32                `protobuf:"varint,6,opt,name=mdwe" json:"mdwe,omitempty"`
 	Guards         *PageRuns              `protobuf:"bytes,7,opt,name=guards" json:"guards,omitempty"` // MADV_GUARD_INSTALL; off is not used
+	Aio            []*AioContext          `protobuf:"bytes,8,rep,name=aio" json:"aio,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -565,6 +566,90 @@ func (x *MmExtra) GetGuards() *PageRuns {
 	return nil
 }
 
+func (x *MmExtra) GetAio() []*AioContext {
+	if x != nil {
+		return x.Aio
+	}
+	return nil
+}
+
+// A context of Linux AIO (io_setup(2)) whose ring is an area of its own.
+type AioContext struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *uint64                `protobuf:"varint,1,req,name=start" json:"start,omitempty"` // of the ring: the context's name
+	Nr            *uint32                `protobuf:"varint,2,req,name=nr" json:"nr,omitempty"`       // events that the ring holds
+	Head          *uint32                `protobuf:"varint,3,req,name=head" json:"head,omitempty"`
+	Tail          *uint32                `protobuf:"varint,4,req,name=tail" json:"tail,omitempty"`
+	Events        []byte                 `protobuf:"bytes,5,req,name=events" json:"events,omitempty"` // struct io_event from head to tail
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AioContext) Reset() {
+	*x = AioContext{}
+	mi := &file_fm_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AioContext) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AioContext) ProtoMessage() {}
+
+func (x *AioContext) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AioContext.ProtoReflect.Descriptor instead.
+func (*AioContext) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AioContext) GetStart() uint64 {
+	if x != nil && x.Start != nil {
+		return *x.Start
+	}
+	return 0
+}
+
+func (x *AioContext) GetNr() uint32 {
+	if x != nil && x.Nr != nil {
+		return *x.Nr
+	}
+	return 0
+}
+
+func (x *AioContext) GetHead() uint32 {
+	if x != nil && x.Head != nil {
+		return *x.Head
+	}
+	return 0
+}
+
+func (x *AioContext) GetTail() uint32 {
+	if x != nil && x.Tail != nil {
+		return *x.Tail
+	}
+	return 0
+}
+
+func (x *AioContext) GetEvents() []byte {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
 type SchedAttr struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Policy        *uint32                `protobuf:"varint,1,req,name=policy" json:"policy,omitempty"`
@@ -582,7 +667,7 @@ type SchedAttr struct {
 
 func (x *SchedAttr) Reset() {
 	*x = SchedAttr{}
-	mi := &file_fm_proto_msgTypes[6]
+	mi := &file_fm_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +679,7 @@ func (x *SchedAttr) String() string {
 func (*SchedAttr) ProtoMessage() {}
 
 func (x *SchedAttr) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[6]
+	mi := &file_fm_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +692,7 @@ func (x *SchedAttr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedAttr.ProtoReflect.Descriptor instead.
 func (*SchedAttr) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{6}
+	return file_fm_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SchedAttr) GetPolicy() uint32 {
@@ -694,7 +779,7 @@ type ThreadExtra struct {
 
 func (x *ThreadExtra) Reset() {
 	*x = ThreadExtra{}
-	mi := &file_fm_proto_msgTypes[7]
+	mi := &file_fm_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +791,7 @@ func (x *ThreadExtra) String() string {
 func (*ThreadExtra) ProtoMessage() {}
 
 func (x *ThreadExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[7]
+	mi := &file_fm_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +804,7 @@ func (x *ThreadExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThreadExtra.ProtoReflect.Descriptor instead.
 func (*ThreadExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{7}
+	return file_fm_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ThreadExtra) GetTid() uint32 {
@@ -817,7 +902,7 @@ type RestartBlock struct {
 
 func (x *RestartBlock) Reset() {
 	*x = RestartBlock{}
-	mi := &file_fm_proto_msgTypes[8]
+	mi := &file_fm_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +914,7 @@ func (x *RestartBlock) String() string {
 func (*RestartBlock) ProtoMessage() {}
 
 func (x *RestartBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[8]
+	mi := &file_fm_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +927,7 @@ func (x *RestartBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBlock.ProtoReflect.Descriptor instead.
 func (*RestartBlock) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{8}
+	return file_fm_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RestartBlock) GetNr() uint32 {
@@ -883,7 +968,7 @@ type TaskExtra struct {
 
 func (x *TaskExtra) Reset() {
 	*x = TaskExtra{}
-	mi := &file_fm_proto_msgTypes[9]
+	mi := &file_fm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +980,7 @@ func (x *TaskExtra) String() string {
 func (*TaskExtra) ProtoMessage() {}
 
 func (x *TaskExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[9]
+	mi := &file_fm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +993,7 @@ func (x *TaskExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskExtra.ProtoReflect.Descriptor instead.
 func (*TaskExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{9}
+	return file_fm_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TaskExtra) GetPid() uint32 {
@@ -1035,7 +1120,7 @@ type PosixTimer struct {
 
 func (x *PosixTimer) Reset() {
 	*x = PosixTimer{}
-	mi := &file_fm_proto_msgTypes[10]
+	mi := &file_fm_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1132,7 @@ func (x *PosixTimer) String() string {
 func (*PosixTimer) ProtoMessage() {}
 
 func (x *PosixTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[10]
+	mi := &file_fm_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1145,7 @@ func (x *PosixTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PosixTimer.ProtoReflect.Descriptor instead.
 func (*PosixTimer) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{10}
+	return file_fm_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PosixTimer) GetId() int32 {
@@ -1170,7 +1255,7 @@ type FileExtra struct {
 
 func (x *FileExtra) Reset() {
 	*x = FileExtra{}
-	mi := &file_fm_proto_msgTypes[11]
+	mi := &file_fm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1267,7 @@ func (x *FileExtra) String() string {
 func (*FileExtra) ProtoMessage() {}
 
 func (x *FileExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[11]
+	mi := &file_fm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1280,7 @@ func (x *FileExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileExtra.ProtoReflect.Descriptor instead.
 func (*FileExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{11}
+	return file_fm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FileExtra) GetId() uint32 {
@@ -1355,7 +1440,7 @@ type Extent struct {
 
 func (x *Extent) Reset() {
 	*x = Extent{}
-	mi := &file_fm_proto_msgTypes[12]
+	mi := &file_fm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1452,7 @@ func (x *Extent) String() string {
 func (*Extent) ProtoMessage() {}
 
 func (x *Extent) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[12]
+	mi := &file_fm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1465,7 @@ func (x *Extent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extent.ProtoReflect.Descriptor instead.
 func (*Extent) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{12}
+	return file_fm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Extent) GetOff() uint64 {
@@ -1420,7 +1505,7 @@ type ShmObject struct {
 
 func (x *ShmObject) Reset() {
 	*x = ShmObject{}
-	mi := &file_fm_proto_msgTypes[13]
+	mi := &file_fm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1517,7 @@ func (x *ShmObject) String() string {
 func (*ShmObject) ProtoMessage() {}
 
 func (x *ShmObject) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[13]
+	mi := &file_fm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1530,7 @@ func (x *ShmObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShmObject.ProtoReflect.Descriptor instead.
 func (*ShmObject) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{13}
+	return file_fm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ShmObject) GetId() uint64 {
@@ -1561,7 +1646,7 @@ type SysvShm struct {
 
 func (x *SysvShm) Reset() {
 	*x = SysvShm{}
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1658,7 @@ func (x *SysvShm) String() string {
 func (*SysvShm) ProtoMessage() {}
 
 func (x *SysvShm) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1671,7 @@ func (x *SysvShm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvShm.ProtoReflect.Descriptor instead.
 func (*SysvShm) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{14}
+	return file_fm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SysvShm) GetId() uint32 {
@@ -1648,7 +1733,7 @@ type SkPacketExtra struct {
 
 func (x *SkPacketExtra) Reset() {
 	*x = SkPacketExtra{}
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1745,7 @@ func (x *SkPacketExtra) String() string {
 func (*SkPacketExtra) ProtoMessage() {}
 
 func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1758,7 @@ func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkPacketExtra.ProtoReflect.Descriptor instead.
 func (*SkPacketExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{15}
+	return file_fm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SkPacketExtra) GetPacket() uint32 {
@@ -1753,7 +1838,7 @@ type SockExtra struct {
 
 func (x *SockExtra) Reset() {
 	*x = SockExtra{}
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1850,7 @@ func (x *SockExtra) String() string {
 func (*SockExtra) ProtoMessage() {}
 
 func (x *SockExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1863,7 @@ func (x *SockExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockExtra.ProtoReflect.Descriptor instead.
 func (*SockExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{16}
+	return file_fm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SockExtra) GetId() uint32 {
@@ -1924,7 +2009,7 @@ type Arrival struct {
 
 func (x *Arrival) Reset() {
 	*x = Arrival{}
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2021,7 @@ func (x *Arrival) String() string {
 func (*Arrival) ProtoMessage() {}
 
 func (x *Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2034,7 @@ func (x *Arrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Arrival.ProtoReflect.Descriptor instead.
 func (*Arrival) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{17}
+	return file_fm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Arrival) GetIndex() uint32 {
@@ -2020,7 +2105,7 @@ type SockOpt struct {
 
 func (x *SockOpt) Reset() {
 	*x = SockOpt{}
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2117,7 @@ func (x *SockOpt) String() string {
 func (*SockOpt) ProtoMessage() {}
 
 func (x *SockOpt) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2130,7 @@ func (x *SockOpt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockOpt.ProtoReflect.Descriptor instead.
 func (*SockOpt) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{18}
+	return file_fm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SockOpt) GetLevel() int32 {
@@ -2087,7 +2172,7 @@ type TtyExtra struct {
 
 func (x *TtyExtra) Reset() {
 	*x = TtyExtra{}
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2184,7 @@ func (x *TtyExtra) String() string {
 func (*TtyExtra) ProtoMessage() {}
 
 func (x *TtyExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2197,7 @@ func (x *TtyExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TtyExtra.ProtoReflect.Descriptor instead.
 func (*TtyExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{19}
+	return file_fm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TtyExtra) GetId() uint32 {
@@ -2192,7 +2277,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[20]
+	mi := &file_fm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2289,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[20]
+	mi := &file_fm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2302,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{20}
+	return file_fm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Record) GetId() uint32 {
@@ -2305,7 +2390,7 @@ const file_fm_proto_rawDesc = "" +
 	"\x04pkey\x18\x02 \x01(\rR\x04pkey\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"huge_shift\x18\x04 \x01(\rR\thugeShift\"\xed\x01\n" +
+	"huge_shift\x18\x04 \x01(\rR\thugeShift\"\x95\x02\n" +
 	"\bmm_extra\x12&\n" +
 	"\x04vmas\x18\x01 \x03(\v2\x12.fermata.vma_extraR\x04vmas\x12'\n" +
 	"\x0fcoredump_filter\x18\x02 \x01(\rR\x0ecoredumpFilter\x12!\n" +
@@ -2313,7 +2398,14 @@ const file_fm_proto_rawDesc = "" +
 	"\tmap_count\x18\x04 \x01(\rR\bmapCount\x12\x10\n" +
 	"\x03ksm\x18\x05 \x01(\rR\x03ksm\x12\x12\n" +
 	"\x04mdwe\x18\x06 \x01(\rR\x04mdwe\x12*\n" +
-	"\x06guards\x18\a \x01(\v2\x12.fermata.page_runsR\x06guards\"\xee\x01\n" +
+	"\x06guards\x18\a \x01(\v2\x12.fermata.page_runsR\x06guards\x12&\n" +
+	"\x03aio\x18\b \x03(\v2\x14.fermata.aio_contextR\x03aio\"s\n" +
+	"\vaio_context\x12\x14\n" +
+	"\x05start\x18\x01 \x02(\x04R\x05start\x12\x0e\n" +
+	"\x02nr\x18\x02 \x02(\rR\x02nr\x12\x12\n" +
+	"\x04head\x18\x03 \x02(\rR\x04head\x12\x12\n" +
+	"\x04tail\x18\x04 \x02(\rR\x04tail\x12\x16\n" +
+	"\x06events\x18\x05 \x02(\fR\x06events\"\xee\x01\n" +
 	"\n" +
 	"sched_attr\x12\x16\n" +
 	"\x06policy\x18\x01 \x02(\rR\x06policy\x12\x14\n" +
@@ -2513,7 +2605,7 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
@@ -2521,40 +2613,42 @@ var file_fm_proto_goTypes = []any{
 	(*PageRuns)(nil),      // 3: fermata.page_runs
 	(*VmaExtra)(nil),      // 4: fermata.vma_extra
 	(*MmExtra)(nil),       // 5: fermata.mm_extra
-	(*SchedAttr)(nil),     // 6: fermata.sched_attr
-	(*ThreadExtra)(nil),   // 7: fermata.thread_extra
-	(*RestartBlock)(nil),  // 8: fermata.restart_block
-	(*TaskExtra)(nil),     // 9: fermata.task_extra
-	(*PosixTimer)(nil),    // 10: fermata.posix_timer
-	(*FileExtra)(nil),     // 11: fermata.file_extra
-	(*Extent)(nil),        // 12: fermata.extent
-	(*ShmObject)(nil),     // 13: fermata.shm_object
-	(*SysvShm)(nil),       // 14: fermata.sysv_shm
-	(*SkPacketExtra)(nil), // 15: fermata.sk_packet_extra
-	(*SockExtra)(nil),     // 16: fermata.sock_extra
-	(*Arrival)(nil),       // 17: fermata.arrival
-	(*SockOpt)(nil),       // 18: fermata.sock_opt
-	(*TtyExtra)(nil),      // 19: fermata.tty_extra
-	(*Record)(nil),        // 20: fermata.record
+	(*AioContext)(nil),    // 6: fermata.aio_context
+	(*SchedAttr)(nil),     // 7: fermata.sched_attr
+	(*ThreadExtra)(nil),   // 8: fermata.thread_extra
+	(*RestartBlock)(nil),  // 9: fermata.restart_block
+	(*TaskExtra)(nil),     // 10: fermata.task_extra
+	(*PosixTimer)(nil),    // 11: fermata.posix_timer
+	(*FileExtra)(nil),     // 12: fermata.file_extra
+	(*Extent)(nil),        // 13: fermata.extent
+	(*ShmObject)(nil),     // 14: fermata.shm_object
+	(*SysvShm)(nil),       // 15: fermata.sysv_shm
+	(*SkPacketExtra)(nil), // 16: fermata.sk_packet_extra
+	(*SockExtra)(nil),     // 17: fermata.sock_extra
+	(*Arrival)(nil),       // 18: fermata.arrival
+	(*SockOpt)(nil),       // 19: fermata.sock_opt
+	(*TtyExtra)(nil),      // 20: fermata.tty_extra
+	(*Record)(nil),        // 21: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
 	2,  // 1: fermata.manifest.saved:type_name -> fermata.saved_file
 	4,  // 2: fermata.mm_extra.vmas:type_name -> fermata.vma_extra
 	3,  // 3: fermata.mm_extra.guards:type_name -> fermata.page_runs
-	6,  // 4: fermata.thread_extra.sched:type_name -> fermata.sched_attr
-	8,  // 5: fermata.thread_extra.restart:type_name -> fermata.restart_block
-	10, // 6: fermata.task_extra.timers:type_name -> fermata.posix_timer
-	12, // 7: fermata.file_extra.extents:type_name -> fermata.extent
-	3,  // 8: fermata.shm_object.pages:type_name -> fermata.page_runs
-	14, // 9: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
-	18, // 10: fermata.sock_extra.opts:type_name -> fermata.sock_opt
-	17, // 11: fermata.sock_extra.arrived:type_name -> fermata.arrival
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	6,  // 4: fermata.mm_extra.aio:type_name -> fermata.aio_context
+	7,  // 5: fermata.thread_extra.sched:type_name -> fermata.sched_attr
+	9,  // 6: fermata.thread_extra.restart:type_name -> fermata.restart_block
+	11, // 7: fermata.task_extra.timers:type_name -> fermata.posix_timer
+	13, // 8: fermata.file_extra.extents:type_name -> fermata.extent
+	3,  // 9: fermata.shm_object.pages:type_name -> fermata.page_runs
+	15, // 10: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
+	19, // 11: fermata.sock_extra.opts:type_name -> fermata.sock_opt
+	18, // 12: fermata.sock_extra.arrived:type_name -> fermata.arrival
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -2568,7 +2662,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
