@@ -18,7 +18,7 @@ type engine interface {
 }
 
 func newEngine(s *supervisor) engine {
-	if s.spec.Engine == "criu" {
+	if s.spec.Engine != "fermata" {
 		return criuEngine{s}
 	}
 	return fermataEngine{s}
@@ -54,8 +54,16 @@ func (e fermataEngine) mutate(img, what string) (int, error) {
 	return mutateFermata(img, what)
 }
 
-// criuEngine drives CRIU by its command line.
+// criuEngine drives CRIU by its command line, or what takes the same one. In an
+// exchange another tool restores than the one that dumped.
 type criuEngine struct{ s *supervisor }
+
+func (e criuEngine) restorer() string {
+	if e.s.spec.Restorer != "" {
+		return e.s.spec.Restorer
+	}
+	return e.s.spec.Tool
+}
 
 func (e criuEngine) checkpoint(pid int, img string, kill bool) tool {
 	if err := os.Mkdir(img, 0o755); err != nil {
@@ -69,8 +77,8 @@ func (e criuEngine) checkpoint(pid int, img string, kill bool) tool {
 }
 
 func (e criuEngine) restore(pid int, img string) tool {
-	t := e.explain(e.s.command(e.s.spec.Tool, "restore", "-d", "-D", img, "-o", "restore.log", "-v4", "--link-remap", "--file-locks", "--tcp-established", "--ext-unix-sk", "--network-lock", "skip"), filepath.Join(img, "restore.log"))
-	t.busy = strings.Contains(t.stderr, "Pid") && strings.Contains(t.stderr, "already exist")
+	t := e.explain(e.s.command(e.restorer(), "restore", "-d", "-D", img, "-o", "restore.log", "-v4", "--link-remap", "--file-locks", "--tcp-established", "--ext-unix-sk", "--network-lock", "skip"), filepath.Join(img, "restore.log"))
+	t.busy = strings.Contains(t.stderr, "Pid") && strings.Contains(t.stderr, "already exist") || strings.Contains(t.stderr, "is in use: by")
 	return t
 }
 

@@ -148,7 +148,10 @@ func TestConformance(t *testing.T) {
 type harness struct {
 	dir  string // programs and cases; world-readable
 	tool string
-	jobs chan struct{}
+	// engine and restorer of an exchange.
+	engine, restorer string
+	shared           *harness // whose programs are used
+	jobs             chan struct{}
 
 	mu    sync.Mutex
 	built map[string]func() (string, error)
@@ -163,7 +166,7 @@ func newHarness(t *testing.T) *harness {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h := &harness{dir: dir, jobs: make(chan struct{}, max(1, *flagJobs)), built: map[string]func() (string, error){}}
+	h := &harness{dir: dir, engine: *flagEngine, jobs: make(chan struct{}, max(1, *flagJobs)), built: map[string]func() (string, error){}}
 	t.Cleanup(func() {
 		if *flagKeep && t.Failed() {
 			t.Logf("kept: %s", dir)
@@ -194,6 +197,9 @@ func newHarness(t *testing.T) *harness {
 
 // build compiles a program once.
 func (h *harness) build(p *Program) (string, error) {
+	if h.shared != nil {
+		return h.shared.build(p)
+	}
 	h.mu.Lock()
 	f := h.built[p.Name]
 	if f == nil {
@@ -229,6 +235,7 @@ type caseSpec struct {
 	Mutation string
 	Engine   string
 	Tool     string
+	Restorer string // another tool than the one that dumps
 	Deadline time.Duration
 	Isolated bool
 }
@@ -277,7 +284,7 @@ func (h *harness) once(t *testing.T, p *Program, bin, user, mode, mutation strin
 	}
 	spec := caseSpec{
 		Program: p, Binary: bin, Dir: filepath.Join(top, "run"), Img: filepath.Join(top, "img"), User: user,
-		Mode: mode, Mutation: mutation, Engine: *flagEngine, Tool: h.tool, Deadline: *flagDeadline, Isolated: *flagIsolate,
+		Mode: mode, Mutation: mutation, Engine: h.engine, Tool: h.tool, Restorer: h.restorer, Deadline: *flagDeadline, Isolated: *flagIsolate,
 	}
 	for _, d := range []string{spec.Dir, spec.Img} {
 		if err := os.Mkdir(d, 0o755); err != nil {

@@ -181,7 +181,7 @@ func (s *supervisor) startProgram() int {
 		Files: []uintptr{null.Fd(), log.Fd(), log.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
-	if s.spec.Engine == "criu" {
+	if s.peer() {
 		attr.Env = append(attr.Env, "CONFORMANCE_EINTR=1")
 	}
 	if s.spec.Mode == "mutate" {
@@ -198,6 +198,12 @@ func (s *supervisor) startProgram() int {
 		s.failf("starting the program: %v", err)
 	}
 	return pid
+}
+
+// peer tells whether CRIU has a part in the case. It interrupts calls that
+// fermata lets go on, and what it leaves out is no failure of ours.
+func (s *supervisor) peer() bool {
+	return s.spec.Engine == "criu" || s.spec.Engine == "exchange" && s.spec.Tool != s.spec.Restorer
 }
 
 // awaitReady waits until the program's state is set up.

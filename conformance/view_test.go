@@ -299,7 +299,7 @@ func (s *supervisor) compare(when string) {
 		diff = append(diff[:12], fmt.Sprintf("and %d more", len(diff)-12))
 	}
 	text := fmt.Sprintf("seen from outside, %s:\n  %s", when, strings.Join(diff, "\n  "))
-	if s.spec.Engine == "criu" && s.spec.Mode != "none" {
+	if s.peer() && s.spec.Mode != "none" {
 		s.notef("%s", text)
 		return
 	}
