@@ -76,6 +76,11 @@ const (
 	CgroupsKeep
 	// CgroupsIgnore leaves tasks in the calling process's control groups.
 	CgroupsIgnore
+	// CgroupsForce is CgroupsRestore, and groups that exist get the saved
+	// settings.
+	CgroupsForce
+	// CgroupsStrict is CgroupsRestore, and a group that exists is an error.
+	CgroupsStrict
 )
 
 // CheckpointOptions steers Checkpoint. The zero value saves the tree into a

@@ -43,6 +43,16 @@ func (c *command) restore(ctx context.Context) error {
 			return c.script(ctx, "pre-resume", pids[0])
 		},
 	}
+	switch c.Cgroups {
+	case "ignore":
+		o.Cgroups = fermata.CgroupsIgnore
+	case "none", "props":
+		o.Cgroups = fermata.CgroupsKeep
+	case "full":
+		o.Cgroups = fermata.CgroupsForce
+	case "strict":
+		o.Cgroups = fermata.CgroupsStrict
+	}
 	var err error
 	if o.Inherit, err = c.inherited(); err != nil {
 		return err

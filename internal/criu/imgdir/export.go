@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/cgroup"
 	core_x86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
 	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
@@ -22,6 +23,7 @@ import (
 	remapfilepath "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timens"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/image"
@@ -51,6 +53,8 @@ type exporter struct {
 	files      []*fdinfo.FileEntry
 	flags      map[uint32]uint32 // open flags of the files
 	links      []*remapfilepath.RemapFilePathEntry
+	groups     *cgroup.CgroupEntry
+	rootSet    uint32
 }
 
 // prepare reads the files' entries and adds those that stand for removed names.
@@ -122,6 +126,11 @@ func (e *exporter) plain() error {
 			for _, f := range e.files {
 				recs = append(recs, image.Record{Msg: f})
 			}
+		case "cgroup":
+			if err := e.rootGroups(recs); err != nil {
+				return err
+			}
+			recs = []image.Record{{Msg: e.groups}}
 		case "remap-file-path":
 			recs = recs[:0:0]
 			for _, r := range e.links {
@@ -147,6 +156,37 @@ func (e *exporter) plain() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// rootGroups finds which of the sets of control groups is this process's own,
+// and adds it when there is none: tasks of that set are left where they are.
+func (e *exporter) rootGroups(recs []image.Record) error {
+	for _, r := range recs {
+		if g, ok := r.Msg.(*cgroup.CgroupEntry); ok {
+			e.groups = proto.CloneOf(g)
+		}
+	}
+	own, err := procfs.ReadCgroup(os.Getpid(), 0)
+	if err != nil {
+		return err
+	}
+	mine := &cgroup.CgSetEntry{}
+	for _, o := range own {
+		mine.Ctls = append(mine.Ctls, &cgroup.CgMemberEntry{Name: proto.String(strings.Join(o.Controllers, ",")), Path: proto.String(o.Path)})
+	}
+	last := uint32(0)
+	for _, s := range e.groups.GetSets() {
+		mine.Id = s.Id
+		if proto.Equal(mine, s) {
+			e.rootSet = s.GetId()
+			return nil
+		}
+		last = max(last, s.GetId())
+	}
+	e.rootSet = last + 1
+	mine.Id = proto.Uint32(e.rootSet)
+	e.groups.Sets = append(e.groups.Sets, mine)
 	return nil
 }
 
@@ -231,7 +271,6 @@ func (e *exporter) core(tid int, c *criu_core.CoreEntry) error {
 			c.ThreadCore, c.ThreadInfo = nil, nil
 			return nil
 		}
-		tc.CgSet = nil
 	}
 	x, err := image.One[*fm.ThreadExtra](e.im, image.Of("thread-extra", tid))
 	if err != nil {
@@ -330,11 +369,25 @@ func (e *exporter) mms() error {
 			}
 			v.Status, v.Flags = proto.Uint32(status), proto.Uint32(flags)
 		}
+		m.Vmas = joinVvar(m.Vmas)
 		if err := writeOne(e.dir, fmt.Sprintf("mm-%d.img", pid), "MM", m); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// joinVvar makes one area of neighbours that belong to the vdso's data, as CRIU
+// saves them; splitVvar is the reverse.
+func joinVvar(vmas []*vma.VmaEntry) (out []*vma.VmaEntry) {
+	for _, v := range vmas {
+		if l := len(out) - 1; l >= 0 && v.GetStatus()&out[l].GetStatus()&collect.VMAVvar != 0 && out[l].GetEnd() == v.GetStart() {
+			out[l].End = v.End
+			continue
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 const mapHugeShift = 26 // MAP_HUGE_SHIFT
@@ -459,13 +512,17 @@ const imageVersion = 2
 
 func (e *exporter) inventory() error {
 	u := proto.Uint32
-	return writeOne(e.dir, InventoryName, "INVENTORY", &inventory.InventoryEntry{
+	inv := &inventory.InventoryEntry{
 		ImgVersion: u(imageVersion), FdinfoPerId: proto.Bool(true), NsPerId: proto.Bool(true),
 		RootIds:       withNamespaces(&criu_core.TaskKobjIdsEntry{VmId: u(0), FilesId: u(0), FsId: u(0), SighandId: u(0)}),
 		Lsmtype:       inventory.Lsmtype_NO_LSM.Enum(),
 		PluginsEntry:  &inventory.PluginsEntry{},
 		DumpCriuRunId: proto.String(e.runID),
-	})
+	}
+	if e.rootSet != 0 {
+		inv.RootCgSet = u(e.rootSet)
+	}
+	return writeOne(e.dir, InventoryName, "INVENTORY", inv)
 }
 
 // noTLS gives the three unused entries of the thread's part of the GDT.

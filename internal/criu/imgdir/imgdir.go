@@ -29,6 +29,7 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v8/magic"
 
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/cgroup"
 	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	filelock "github.com/checkpoint-restore/go-criu/v8/crit/images/file-lock"
@@ -88,6 +89,7 @@ var kinds = []kind{
 	{part: "tty-data", file: "tty-data", magic: "TTY_DATA", message: func() proto.Message { return &tty.TtyDataEntry{} }},
 	{part: "memfd-inodes", file: "memfd", magic: "MEMFD_INODE", message: func() proto.Message { return &memfd.MemfdInodeEntry{} }},
 	{part: "file-locks", file: "filelocks", magic: "FILE_LOCKS", message: func() proto.Message { return &filelock.FileLockEntry{} }},
+	{part: "cgroup", file: "cgroup", magic: "CGROUP", message: func() proto.Message { return &cgroup.CgroupEntry{} }},
 	{part: "seccomp", file: "seccomp", magic: "SECCOMP", message: func() proto.Message { return &seccomp.SeccompEntry{} }},
 	{part: "remap-file-path", file: "remap-fpath", magic: "REMAP_FPATH", message: func() proto.Message { return &remapfilepath.RemapFilePathEntry{} }},
 }

@@ -71,7 +71,7 @@ func Import(dir string) (_ *Source, err error) {
 	if v := s.inv.GetImgVersion(); v < 1 || v > imageVersion {
 		return nil, fault.Errorf(fault.ErrDamaged, "%s: image version %d; this fermata reads 1 and 2", dir, v)
 	}
-	for _, step := range []func() error{s.readExtra, s.plain, s.tasks, s.openFiles, s.ghosts, s.objects, s.locks, s.manifest, s.openStore, s.share} {
+	for _, step := range []func() error{s.readExtra, s.plain, s.tasks, s.openFiles, s.writable, s.ghosts, s.objects, s.locks, s.manifest, s.openStore, s.share} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -288,6 +288,9 @@ func (s *Source) thread(tid int, c *criu_core.CoreEntry, tc *criu_core.TaskCoreE
 	}
 	if t.BlkSigset == nil {
 		t.BlkSigset = tc.BlkSigset
+	}
+	if t.CgSet == nil {
+		t.CgSet = tc.CgSet
 	}
 	if t.Creds != nil && len(t.Creds.CapAmb) == 0 {
 		t.Creds.CapAmb = []uint32{0, 0}

@@ -266,6 +266,48 @@ func (s *Source) object(o *fm.ShmObject, shmid uint64) (err error) {
 	return nil
 }
 
+// writable gives a mapping that may write a file which its entry has open for
+// reading only: the schema says that of the mapping (fdflags), not of the file.
+func (s *Source) writable() error {
+	last := uint32(0)
+	by := map[uint32]*fdinfo.FileEntry{}
+	for _, f := range s.files {
+		last = max(last, f.GetId())
+		by[f.GetId()] = f
+	}
+	made := map[uint32]uint32{}
+	for _, pid := range s.Image.NamesOf("mm") {
+		m, err := image.One[*mm.MmEntry](s.Image, image.Of("mm", pid))
+		if err != nil {
+			return err
+		}
+		for _, v := range m.GetVmas() {
+			f := by[uint32(v.GetShmid())]
+			if f == nil || v.GetFlags()&unix.MAP_SHARED == 0 || v.GetStatus()&(collect.VMAFileShared|collect.VMAMemfd) == 0 ||
+				v.Fdflags == nil || v.GetFdflags()&unix.O_ACCMODE != unix.O_RDWR || (f.GetReg().GetFlags()|f.GetMemfd().GetFlags())&unix.O_ACCMODE == unix.O_RDWR {
+				continue
+			}
+			id := made[f.GetId()]
+			if id == 0 {
+				last++
+				id = last
+				made[f.GetId()] = id
+				w := proto.CloneOf(f)
+				w.Id = proto.Uint32(id)
+				if w.Reg != nil {
+					w.Reg.Id, w.Reg.Flags = w.Id, v.Fdflags
+				}
+				if w.Memfd != nil {
+					w.Memfd.Id, w.Memfd.Flags = w.Id, v.Fdflags
+				}
+				s.files = append(s.files, w)
+			}
+			v.Shmid = proto.Uint64(uint64(id))
+		}
+	}
+	return nil
+}
+
 // dropAnonymous removes the files that only mappings of anonymous memory had.
 func (s *Source) dropAnonymous(behind map[uint32]*memfd.MemfdInodeEntry) {
 	if len(behind) == 0 {
