@@ -65,7 +65,12 @@ func (s *Source) pagemap(dir, name string, depth int) (*fm.PageRuns, error) {
 		switch {
 		case flags&pageParent != 0:
 			if below == nil {
-				if below, err = s.pagemap(filepath.Join(dir, ParentName), name, depth+1); err != nil {
+				// The kernel follows 40 links; a chain may be longer.
+				parent, err := filepath.EvalSymlinks(filepath.Join(dir, ParentName))
+				if err != nil {
+					return nil, fault.Errorf(fault.ErrDamaged, "%s: pages are in another directory: %w", r.name, err)
+				}
+				if below, err = s.pagemap(parent, name, depth+1); err != nil {
 					return nil, err
 				}
 			}
