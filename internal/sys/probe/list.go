@@ -178,6 +178,12 @@ var (
 		Without: "programs with TCP or UDP sockets cannot be saved",
 		ask:     askInetDiag,
 	}
+	KernelMemory = &Feature{
+		ID: "kernel_memory", Title: "a BPF program that reads the kernel's memory, and BTF", Kind: Privilege, Since: Version{5, 14}, Config: "CONFIG_BPF_SYSCALL, CONFIG_BPF_EVENTS, CONFIG_DEBUG_INFO_BTF",
+		For:     "saves what no call shows: data over connections that nobody has accepted, terminal queues untouched, overruns of timers, MPTCP",
+		Without: "such connections are refused, terminal queues are taken out and put back, pending overruns count anew; needs CAP_BPF and CAP_PERFMON, and no lockdown",
+		ask:     askKernelMemory,
+	}
 	CgroupFreezer = &Feature{
 		ID: "cgroup_freezer", Title: "cgroup freezer", Kind: Setting, Since: Version{2, 6}, Config: "CONFIG_CGROUP_FREEZER",
 		For:     "stops a program that has a cgroup of its own all at once",
@@ -219,7 +225,7 @@ func All() []*Feature {
 		Kcmp, PidfdGetfd, FutexWaitv, SysvShm, MemfdExec, ProcessVM,
 		PagemapScan, ProcmapQuery, UffdWPAsync, UffdKernel, SoftDirty, MapFiles, SetMMMap,
 		ProcTimers, TimerIDs, ProcChildren,
-		TCPRepair, UnixDiag, InetDiag,
+		TCPRepair, UnixDiag, InetDiag, KernelMemory,
 		CgroupFreezer, Hugetlb, YamaScope, InitialUserNS, NoSeccomp,
 	}, Capabilities()...)
 }

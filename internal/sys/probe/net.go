@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fermata-cr/fermata/internal/sys/kmem"
 )
 
 func askTCPRepair() Result {
@@ -18,6 +20,21 @@ func askTCPRepair() Result {
 	}
 	defer unix.Close(fd)
 	return byErrno("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1))
+}
+
+func askKernelMemory() Result {
+	r, err := kmem.Open()
+	if errors.Is(err, unix.ENOENT) {
+		return no(err.Error())
+	}
+	if err != nil {
+		return byErrno("open", err)
+	}
+	defer r.Close()
+	if r.Task().Ptr("files", "files_struct"); r.Err() != nil {
+		return no("it has no BTF of its tasks")
+	}
+	return yes("")
 }
 
 // The requests of the probes below select no socket state, so that the answer
