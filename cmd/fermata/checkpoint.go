@@ -157,7 +157,7 @@ func place(to string, pid int, o *fermata.CheckpointOptions) (ref string, err er
 	if repo.IsPath(to) {
 		return to, nil
 	}
-	return to, r.Create()
+	return to, r.CreateFor(to)
 }
 
 // parsePID reads a process id.

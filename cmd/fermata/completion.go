@@ -56,7 +56,7 @@ func completeREFs(most int) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		entries, err := r.List()
+		entries, err := listAll(r)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

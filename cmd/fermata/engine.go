@@ -17,6 +17,10 @@ func engineRestore(ctx context.Context, dir string, o fermata.RestoreOptions) (*
 	return fermata.Restore(ctx, dir, o)
 }
 
+func engineRollback(ctx context.Context, dir string, o fermata.RestoreOptions) (*fermata.RestoreResult, error) {
+	return fermata.Rollback(ctx, dir, o)
+}
+
 func engineVerify(ctx context.Context, dir string) (*fermata.VerifyResult, error) {
 	return fermata.Verify(ctx, dir)
 }

@@ -29,7 +29,8 @@ func newList() *cobra.Command {
 		Use:   "list",
 		Short: "List the checkpoints in your repository",
 		Long: paragraphs(`
-Lists the checkpoints that have names, the newest last. The repository is
+Lists the checkpoints that have names, the newest last, those in memory (mem:NAME)
+too. The repository is
 $FERMATA_REPO, else /var/lib/fermata for root and $XDG_STATE_HOME/fermata
 (~/.local/state/fermata) for others. Checkpoints in directories of your own
 (checkpoint --to DIR/NAME) are not known to it.`),
@@ -47,7 +48,7 @@ $FERMATA_REPO, else /var/lib/fermata for root and $XDG_STATE_HOME/fermata
 			if err != nil {
 				return err
 			}
-			entries, err := r.List()
+			entries, err := listAll(r)
 			if err != nil {
 				return fmt.Errorf("list: %w", err)
 			}
@@ -81,6 +82,23 @@ $FERMATA_REPO, else /var/lib/fermata for root and $XDG_STATE_HOME/fermata
 	}
 	asJSON = jsonFlag(c)
 	return c
+}
+
+// listAll gives the checkpoints of a repository and those in memory.
+func listAll(r repo.Repo) ([]repo.Entry, error) {
+	all, err := r.List()
+	if err != nil {
+		return nil, err
+	}
+	mem, err := repo.Memory().List()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range mem {
+		e.Name = repo.MemoryPrefix + e.Name
+		all = append(all, e)
+	}
+	return all, nil
 }
 
 // describe reads what the list shows of one checkpoint.

@@ -77,7 +77,7 @@ var verbs = []struct {
 	name  string
 	build func() *cobra.Command
 }{
-	{"checkpoint", newCheckpoint}, {"restore", newRestore}, {"inspect", newInspect}, {"list", newList},
+	{"checkpoint", newCheckpoint}, {"restore", newRestore}, {"rollback", newRollback}, {"inspect", newInspect}, {"list", newList},
 	{"remove", newRemove}, {"verify", newVerify}, {"doctor", newDoctor}, {"version", newVersion},
 	{"completion", newCompletion}, {"exit-status", newExitStatus},
 }
@@ -94,8 +94,10 @@ open files, into a directory, and brings it back to go on exactly where it was:
 later, after a crash, as often as you like. Programs need no preparation and do
 not notice.
 
-A checkpoint is named by a REF: a name in your repository, or, when it holds a
-slash, the path of a directory.`),
+A checkpoint is named by a REF: a name in your repository; when it holds a slash,
+the path of a directory; or mem:NAME, which is kept in memory and touches no disk
+(in /dev/shm/fermata-UID, or $FERMATA_MEMORY) until it is removed or the machine
+stops.`),
 		Example: `  # save the program with pid 4711 and end it
   fermata checkpoint --kill 4711
 

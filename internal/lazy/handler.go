@@ -14,6 +14,7 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/pagestore"
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/tree"
 )
 
 // The handler and the watch are this program under another name: whatever
@@ -87,7 +88,7 @@ func (h *handler) run() {
 	}
 	if err != nil {
 		report(err)
-		end(h.pidfds())
+		tree.End(h.pidfds())
 		_ = send(h.restorer, msgFailed, []byte(err.Error()))
 		h.dismissWatch()
 		outlive(h.uffds())

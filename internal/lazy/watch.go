@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"log/syslog"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/tree"
 )
 
 // watch holds what it is given until it hears that all is done. When the
@@ -36,71 +35,13 @@ func watch(sock int) {
 		}
 	}
 	report(fmt.Errorf("the handler has ended before all was in place"))
-	end(pidfds)
+	tree.End(pidfds)
 	outlive(uffds)
 }
 
 func isUffd(fd int) bool {
 	l, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	return err == nil && strings.Contains(l, "userfaultfd")
-}
-
-// pidsOf gives the processes that pidfds mean, those that still live.
-func pidsOf(fds []int) (pids []int) {
-	for _, fd := range fds {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(b)) {
-			if v, ok := strings.CutPrefix(line, "Pid:"); ok {
-				if pid, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && pid > 0 {
-					pids = append(pids, pid)
-				}
-			}
-		}
-	}
-	return pids
-}
-
-// end kills the processes of a tree and what has descended from them since.
-func end(pidfds []int) {
-	// Descendants first, in several rounds: as long as their parents live, those
-	// that are born meanwhile can be found. (None is stopped for it: whoever
-	// waits for the program would take that for a stop of its own.)
-	for range 3 {
-		known := map[int]bool{}
-		for _, pid := range pidsOf(pidfds) {
-			known[pid] = true
-		}
-		seen := map[int]bool{}
-		var down func(pid int)
-		down = func(pid int) {
-			if seen[pid] {
-				return
-			}
-			seen[pid] = true
-			tids, err := procfs.ReadTasks(pid)
-			if err != nil {
-				return
-			}
-			for _, t := range tids {
-				c, _ := procfs.ReadChildren(pid, t)
-				for _, child := range c {
-					down(child)
-				}
-			}
-			if !known[pid] {
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
-		}
-		for pid := range known {
-			down(pid)
-		}
-	}
-	for _, fd := range pidfds {
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	}
 }
 
 // outlive holds on to userfaultfds until their address spaces are gone: a

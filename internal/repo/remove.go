@@ -54,7 +54,9 @@ func (r Repo) Remove(ref string) error {
 	if err := os.RemoveAll(gone); err != nil {
 		return kind(fmt.Errorf("remove checkpoint %s: what is left of it is now %s: %w", ref, gone, err))
 	}
-	if !IsPath(ref) {
+	if strings.HasPrefix(ref, MemoryPrefix) {
+		Memory().sweep()
+	} else if !IsPath(ref) {
 		r.sweep()
 	}
 	return nil

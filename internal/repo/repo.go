@@ -1,8 +1,8 @@
 // Package repo gives checkpoints names: it maps a REF, as people write it, to a
 // directory, and lists and removes what is there.
 //
-// A REF that holds a slash is the path of a directory; any other is a name in
-// the user's repository, one directory with a subdirectory for each checkpoint.
+// A REF that holds a slash is the path of a directory; mem:NAME is in memory
+// (memory.go); any other is a name in the user's repository, one directory with a subdirectory for each checkpoint.
 // Names that begin with a dot, or end like NAME.partial-4711, are not
 // checkpoints: writers build theirs under such a name and publish them by
 // rename, Remove renames to such a name first.
@@ -86,6 +86,16 @@ func (r Repo) Path(ref string) (string, error) {
 			return "", fmt.Errorf("%s: %w", ref, err)
 		}
 		return abs, nil
+	}
+	if name, ok := strings.CutPrefix(ref, MemoryPrefix); ok {
+		m := Memory()
+		if err := m.private(); err != nil {
+			return "", err
+		}
+		if err := checkName(name); err != nil {
+			return "", err
+		}
+		return filepath.Join(m.dir, name), nil
 	}
 	if err := checkName(ref); err != nil {
 		return "", err
