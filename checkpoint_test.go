@@ -3,7 +3,6 @@ package fermata
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const lateEnv = "FERMATA_TEST_ACCEPT_AFTER"
+const lateEnv = "FERMATA_TEST_SEND_AFTER"
 
-// A program that has sent data over a connection which it accepts only after a
-// while: nobody can save it before.
+// A program that has begun a datagram and sends it only after a while: nobody can
+// save it before.
 func init() {
 	after, err := time.ParseDuration(os.Getenv(lateEnv))
 	if err != nil {
@@ -28,18 +27,20 @@ func init() {
 			panic(err)
 		}
 	}
-	l, err := net.Listen("unix", "sock")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	check(err)
-	c, err := net.Dial("unix", "sock")
+	check(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	self, err := unix.Getsockname(fd)
 	check(err)
-	_, err = c.Write([]byte("hello"))
+	check(unix.Connect(fd, self))
+	check(unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_CORK, 1))
+	_, err = unix.Write(fd, []byte("the beginning of a datagram"))
 	check(err)
 	check(os.WriteFile("ready", nil, 0o644))
 	for end := time.Now().Add(after); time.Now().Before(end); {
 		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
 	}
-	_, err = l.Accept()
-	check(err)
+	check(unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_CORK, 0))
 	time.Sleep(time.Minute)
 	os.Exit(0)
 }
@@ -52,7 +53,7 @@ func TestCheckpointWaitsForWhatPasses(t *testing.T) {
 		name  string
 		after time.Duration
 		ok    bool
-	}{{"accepted soon", 300 * time.Millisecond, true}, {"never accepted", time.Minute, false}} {
+	}{{"sent soon", 300 * time.Millisecond, true}, {"never sent", time.Minute, false}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
