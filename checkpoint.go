@@ -73,9 +73,15 @@ const patience = 2 * time.Second
 // attempts the program runs, for longer each time.
 func attempts(ctx context.Context, pid int, o CheckpointOptions) (*CheckpointResult, error) {
 	began := time.Now()
+	held := ""
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		c := &checkpoint{ctx: ctx, opt: o, began: began}
+		c := &checkpoint{ctx: ctx, opt: o, began: began, held: held}
 		res, err := c.run(pid)
+		var sn *collect.SnapshotError
+		if errors.As(err, &sn) && held == "" && ctx.Err() == nil {
+			held = sn.Error()
+			continue
+		}
 		var refused *fault.RefusedError
 		if !errors.As(err, &refused) || !refused.Passing() || time.Since(began)+pause > patience {
 			return res, err
@@ -107,6 +113,7 @@ type checkpoint struct {
 	freezing time.Duration
 	done     atomic.Int64
 	notes    []string
+	held     string // why there shall be no snapshot of the memory
 }
 
 func (c *checkpoint) progress(phase string, done, total int64) {
@@ -136,8 +143,9 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		}
 	}()
 	var prepared sync.WaitGroup
+	private := collect.Private(c.roots)
 	if c.opt.After == AfterResume {
-		prepared.Go(func() { c.prepare(collect.Private(c.roots)) })
+		prepared.Go(func() { c.prepare(private) })
 		defer c.giveUp()
 	}
 	survey := collect.Look(c.roots, c.exclude)
@@ -181,6 +189,14 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		return nil, err
 	}
 	c.col.AllowSeccompRisk = c.opt.AllowSeccompRisk
+	if c.opt.After == AfterResume && c.opt.Snapshot != SnapshotNever {
+		switch {
+		case c.opt.Snapshot == SnapshotAlways:
+			c.col.SnapshotAbove = 1
+		case private > bufferMax:
+			c.col.SnapshotAbove = snapshotAbove
+		}
+	}
 	c.draft.attach(c.col, c.opt)
 	if g := c.watch.Guardian(); g != nil {
 		c.col.Files.Guard, c.col.Files.GuardTerminal = g.Sockopt, g.Terminal
@@ -198,10 +214,18 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if err := c.col.Refuse.Err(); err != nil {
 		return nil, err
 	}
-	if c.out, err = c.col.Memory(); err != nil {
+	if err := c.snapshot(); err != nil {
 		return nil, err
 	}
-	defer c.out.Close()
+	defer func() {
+		if cerr := c.col.CloseSnapshots(); err == nil {
+			err = cerr
+		}
+	}()
+	if err := c.memory(); err != nil {
+		return nil, err
+	}
+	defer func() { c.out.Close() }()
 	if err := c.ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -250,9 +274,34 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		return err
 	}
 	var mem []byte
-	if total := c.out.Total(); c.opt.After == AfterResume && total <= bufferMax && !c.draft.hasFiles() {
+	switch total := c.out.Total(); {
+	case c.col.Snapshots:
+		if mem, err = c.buffer(total); err != nil {
+			return nil, err
+		}
+		if err := c.out.Hold(mem); err != nil {
+			return nil, err
+		}
+		mem = nil
+		if c.draft.hasFiles() {
+			c.watch.Patience(contentMax)
+			if err := c.draft.writeFiles(); err != nil {
+				return nil, err
+			}
+		}
+		if err := thaw(); err != nil {
+			return nil, err
+		}
+		faultpoint.At("snapshot.thawed")
+		if err := c.col.Rest(c.out); err != nil {
+			return nil, err
+		}
+	case c.opt.After == AfterResume && total <= bufferMax && !c.draft.hasFiles():
 		// Small: into memory, and the program goes on while it is written.
 		if mem, err = c.buffer(total); err != nil {
+			return nil, err
+		}
+		if err := c.out.Fill(0, mem); err != nil {
 			return nil, err
 		}
 		if err := thaw(); err != nil {
@@ -263,13 +312,21 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		c.watch.Patience(heldMax)
 	}
 	if err := c.draft.writePages(c, mem); err != nil {
+		if c.col.Lost() {
+			err = &collect.SnapshotError{Err: fmt.Errorf("the snapshot of its memory was ended from outside")}
+		}
 		return nil, err
 	}
-	if !thawed && c.draft.hasFiles() {
-		c.watch.Patience(contentMax)
-	}
-	if err := c.draft.writeFiles(); err != nil {
+	if err := c.col.CloseSnapshots(); err != nil {
 		return nil, err
+	}
+	if !c.col.Snapshots {
+		if !thawed && c.draft.hasFiles() {
+			c.watch.Patience(contentMax)
+		}
+		if err := c.draft.writeFiles(); err != nil {
+			return nil, err
+		}
 	}
 	if c.opt.After == AfterResume {
 		if err := thaw(); err != nil {
@@ -346,7 +403,7 @@ const bufferMax = 32 << 20
 // fresh memory from the kernel costs as much as filling it.
 func (c *checkpoint) prepare(n uint64) {
 	if n > bufferMax {
-		return
+		n = 0 // there will be a snapshot, or files to write into
 	}
 	if buf, err := fresh(n + n/8 + 256<<10); err == nil {
 		c.spare = buf
@@ -361,7 +418,7 @@ func (c *checkpoint) giveUp() {
 	}
 }
 
-// buffer reads all of the target's memory that is to be saved.
+// buffer gives memory for that many bytes.
 func (c *checkpoint) buffer(total uint64) ([]byte, error) {
 	if uint64(len(c.spare)) < total {
 		c.giveUp()
@@ -370,11 +427,7 @@ func (c *checkpoint) buffer(total uint64) ([]byte, error) {
 			return nil, err
 		}
 	}
-	buf := c.spare[:total:total]
-	if total == 0 {
-		return buf, nil
-	}
-	return buf, c.out.Fill(0, buf)
+	return c.spare[:total:total], nil
 }
 
 // fresh gives memory that is there, not only promised.
@@ -384,6 +437,65 @@ func fresh(n uint64) ([]byte, error) {
 		return nil, fmt.Errorf("a buffer of %d bytes: %w", n, err)
 	}
 	return buf, nil
+}
+
+// snapshotAbove is from how much memory on an address space gets a snapshot.
+const snapshotAbove = collect.SnapshotAbove
+
+// heldSnapshotMax is how much may be read at once besides snapshots.
+const heldSnapshotMax = 128 << 20
+
+// snapshot makes snapshots of the memory of a tree that is to go on, unless it
+// is so small that it can be read at once. Where there can be none a note says
+// why.
+func (c *checkpoint) snapshot() error {
+	if c.col.SnapshotAbove == 0 {
+		return nil
+	}
+	err := c.trySnapshot()
+	var sn *collect.SnapshotError
+	if err != nil && !errors.As(err, &sn) {
+		return err
+	}
+	if err != nil {
+		c.notes = append(c.notes, "the program stood still until its memory was written: "+sn.Error())
+	}
+	if !c.col.Snapshots {
+		return c.col.WithoutSnapshots()
+	}
+	return nil
+}
+
+func (c *checkpoint) trySnapshot() error {
+	tasks := c.col.SnapshotBytes()
+	switch {
+	case len(tasks) == 0:
+		return nil
+	case c.held != "":
+		return &collect.SnapshotError{Err: errors.New(c.held)}
+	}
+	if err := snapshotRoom(tasks, filepath.Dir(c.opt.To)); err != nil {
+		return &collect.SnapshotError{Err: err}
+	}
+	return c.col.TakeSnapshots()
+}
+
+// memory notes what must be read while the tree stands still. Where that is too
+// much beside snapshots, all of it is written then.
+func (c *checkpoint) memory() (err error) {
+	if c.out, err = c.col.Memory(); err != nil {
+		return err
+	}
+	if !c.col.Snapshots || c.out.Total() <= heldSnapshotMax {
+		return nil
+	}
+	c.notes = append(c.notes, fmt.Sprintf("the program stood still until its memory was written: %d MiB of it are of kinds of which there is no snapshot", c.out.Total()>>20))
+	c.out.Close()
+	if err := c.col.WithoutSnapshots(); err != nil {
+		return err
+	}
+	c.out, err = c.col.Memory()
+	return err
 }
 
 // findRoots gathers the processes whose trees are meant.

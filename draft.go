@@ -154,6 +154,11 @@ func (d *draft) writePages(c *checkpoint, mem []byte) (err error) {
 
 // writeFiles copies the contents of files that travel in the checkpoint.
 func (d *draft) writeFiles() error {
+	if d.hasFiles() {
+		if err := d.make(); err != nil {
+			return err
+		}
+	}
 	for _, x := range d.contents {
 		faultpoint.At("draft.file")
 		d.journal.Beat()

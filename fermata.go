@@ -42,6 +42,21 @@ const (
 	LayoutImages
 )
 
+// SnapshotMode says how the memory of a program that goes on is saved.
+type SnapshotMode int
+
+const (
+	// SnapshotAuto copies little memory at once, and of more makes a
+	// copy-on-write snapshot that is written while the program runs. Where that
+	// cannot be done, or could take more memory than there is, the program
+	// stands still until its memory is written, and a note says so.
+	SnapshotAuto SnapshotMode = iota
+	// SnapshotAlways makes a snapshot of small programs too.
+	SnapshotAlways
+	// SnapshotNever lets the program stand still until its memory is written.
+	SnapshotNever
+)
+
 // FilesMode says what Restore does with files that changed since the checkpoint.
 type FilesMode int
 
@@ -105,6 +120,8 @@ type CheckpointOptions struct {
 	// them, should this process be killed in the microseconds in which it works
 	// inside them; else they are refused.
 	AllowSeccompRisk bool
+	// Snapshot says how the memory of a program that goes on is saved.
+	Snapshot SnapshotMode
 	// Timeout bounds the freeze; 0 means 10 s.
 	Timeout time.Duration
 	// Layout says how the checkpoint lies on disk.

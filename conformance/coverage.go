@@ -14,10 +14,11 @@ func Coverage(all []*Program) string {
 Generated from the headers of conformance/programs/*.c by ` + "`go generate ./conformance`" + `; don't edit.
 
 Each program sets up the state of its line, is checkpointed and killed,
-restored, and then finds its state as it was or fails. It is run in four modes:
-**restore** (checkpoint, kill, restore), **left** (checkpointed and left
-running), **twice** (the restored program is checkpointed and restored again)
-and **mutate** (the parts in the last column are taken out of the image, one
+restored, and then finds its state as it was or fails. It is run in five modes:
+**restore** (checkpoint, kill, restore), **left** (checkpointed and left running,
+with and without a snapshot of its memory), **snapshot** (restored from a
+checkpoint that came from a snapshot), **twice** (the restored program is
+checkpointed and restored again) and **mutate** (the parts in the last column are taken out of the image, one
 after the other: the program must then fail, or the restore be refused).
 The harness also compares what can be seen from outside (memory map,
 descriptors, status, limits, ids) before and after.

@@ -125,6 +125,16 @@ func (s *supervisor) run() (skipped string) {
 	case "left":
 		s.mustTool(s.engine.checkpoint(root, img, false))
 		s.compare("after a checkpoint")
+		if s.spec.Engine != "criu" {
+			s.mustTool(s.snapshot(root, filepath.Join(s.spec.Img, "b")))
+			s.compare("after a checkpoint from a snapshot")
+		}
+	case "snapshot":
+		s.mustTool(s.snapshot(root, img))
+		s.mustTool(s.engine.checkpoint(root, filepath.Join(s.spec.Img, "b"), true))
+		s.awaitDeath(root)
+		s.mustTool(s.engine.restore(root, img))
+		s.compare("restored from a snapshot")
 	case "refused":
 		s.refused(root, img)
 	case "restore", "lazy":
@@ -288,6 +298,17 @@ func (s *supervisor) awaitFilled() {
 			s.failf("pages do not all come:\n%s", s.whereabouts())
 		}
 	}
+}
+
+// snapshot makes a checkpoint whose memory comes from snapshots, however little
+// it is, and lets the program go on.
+func (s *supervisor) snapshot(root int, img string) tool {
+	args := append([]string{s.spec.Tool, "checkpoint", "--to", img, "--snapshot=always"}, s.spec.Program.Checkpoint...)
+	t := s.command(append(args, itoa(root))...)
+	if t.status == 0 && strings.Contains(t.stderr, "stood still") {
+		s.notef("no snapshot: %s", tail(t.stderr))
+	}
+	return t
 }
 
 // mutated is cycle with a part of the image taken out; it reports whether the

@@ -19,6 +19,7 @@ func newCheckpoint() *cobra.Command {
 	var (
 		o          fermata.CheckpointOptions
 		to         string
+		snapshot   string
 		kill, stop bool
 		asJSON     *bool
 	)
@@ -59,6 +60,11 @@ The last line of stdout is the REF of the new checkpoint.`),
 			case stop:
 				o.After = fermata.AfterStop
 			}
+			mode, ok := snapshotModes[snapshot]
+			if !ok {
+				return fault.Errorf(fault.ErrUsage, "--snapshot: %q is none of auto, always, never", snapshot)
+			}
+			o.Snapshot = mode
 			return checkpoint(c, args, to, o, *asJSON)
 		},
 	}
@@ -70,9 +76,14 @@ The last line of stdout is the REF of the new checkpoint.`),
 	f.StringVar(&o.Cgroup, "cgroup", "", "add every process of the cgroup at `DIR` and below it")
 	f.BoolVar(&o.AllowSeccompRisk, "seccomp-risk", false, "save also programs that their own seccomp filter would end, should fermata be killed in the microseconds in which it works inside them")
 	f.BoolVar(&o.SaveFiles, "save-files", false, "put the content of files open for writing into the checkpoint")
+	f.StringVar(&snapshot, "snapshot", "auto", "save the memory from a copy-on-write snapshot while the program runs: `WHEN` is auto (when it is large), always or never")
 	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up when the program cannot be stopped within this `TIME`")
 	asJSON = jsonFlag(c)
 	return c
+}
+
+var snapshotModes = map[string]fermata.SnapshotMode{
+	"auto": fermata.SnapshotAuto, "always": fermata.SnapshotAlways, "never": fermata.SnapshotNever,
 }
 
 // checkpoint carries the verb out.

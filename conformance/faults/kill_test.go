@@ -31,7 +31,7 @@ func count(long int) int {
 }
 
 // modes are the flags of the runs that are killed.
-var modes = [][]string{nil, {"--kill"}}
+var modes = [][]string{nil, {"--kill"}, {"--snapshot=always"}}
 
 // TestKillAtRandom kills fermata at any instant of its run.
 func TestKillAtRandom(t *testing.T) {

@@ -350,3 +350,37 @@ func TestSeccompIsRefused(t *testing.T) {
 		o.kill()
 	}
 }
+
+// TestSnapshotIsEnded ends the snapshot of the target's memory while it is being
+// saved, as the kernel does where memory runs out: the checkpoint is made
+// without one, and says so.
+func TestSnapshotIsEnded(t *testing.T) {
+	dir := t.TempDir()
+	g := startTarget(t)
+	defer g.kill()
+	r := start(t, g, dir, []string{"FERMATA_FAULT=stop:snapshot.thawed:1"}, "--snapshot=always")
+	ended := 0
+	for end := time.Now().Add(10 * time.Second); ended == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !strings.HasPrefix(field(fmt.Sprintf("%d/%d", r.cmd.Process.Pid, r.cmd.Process.Pid), "State"), "T") {
+			continue
+		}
+		for _, s := range strangers() {
+			if pid, name, _ := strings.Cut(s, " "); name == "fermata-memory" {
+				n, _ := strconv.Atoi(pid)
+				unix.Kill(n, unix.SIGKILL)
+				ended++
+			}
+		}
+	}
+	r.cmd.Process.Signal(unix.SIGCONT)
+	err := r.wait()
+	if ended == 0 {
+		t.Fatalf("no snapshot was seen: %v\n%s", err, r.out.String())
+	}
+	if err != nil || !r.published() || !strings.Contains(r.out.String(), "stood still") {
+		t.Errorf("%d snapshots ended: %v\n%s", ended, err, r.out.String())
+	}
+	if why := g.after(r, dir); why != "" {
+		t.Error(why)
+	}
+}

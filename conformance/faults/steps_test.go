@@ -47,24 +47,40 @@ func TestKillAtEachStep(t *testing.T) {
 	dir := t.TempDir()
 	g := startTarget(t)
 	defer func() { g.kill() }()
-	points, _, times := trace(t, g, dir)
-	if len(points) < 30 {
-		t.Fatalf("only %d points: %v", len(points), points)
+	// What a run without a snapshot passes, then what only one with it does.
+	type point struct {
+		name string
+		mode []string
+		nth  int
 	}
-	n := count(120)
+	plain, _, times := trace(t, g, dir)
+	snapshot := []string{"--snapshot=always"}
+	more, _, moreTimes := trace(t, g, dir, snapshot...)
+	if len(plain) < 30 || len(more) < len(plain)+5 {
+		t.Fatalf("only %d and %d points: %v", len(plain), len(more), more)
+	}
+	var points []point
+	for _, p := range plain {
+		points = append(points, point{p, modes[rand.IntN(2)], times[p]})
+	}
+	for _, p := range more {
+		if times[p] == 0 || strings.HasPrefix(p, "executor.") {
+			points = append(points, point{p, snapshot, moreTimes[p]})
+		}
+	}
+	n := count(160)
 	bad, late := 0, 0
 	at := map[string]int{}
 	for i := range n {
-		p := points[i%len(points)]
+		p, mode := points[i%len(points)].name, points[i%len(points)].mode
 		nth := 1
 		if i >= len(points) {
-			nth += rand.IntN(times[p])
+			nth += rand.IntN(points[i%len(points)].nth)
 		}
 		fault := fmt.Sprintf("FERMATA_FAULT=kill:%s:%d", p, nth)
 		if i%3 == 2 {
 			fault += fmt.Sprintf(":%d", rand.IntN(60))
 		}
-		mode := modes[rand.IntN(len(modes))]
 		r := start(t, g, dir, []string{fault}, mode...)
 		if r.wait() == nil {
 			late++
@@ -87,13 +103,14 @@ func TestFailAtEachStep(t *testing.T) {
 	dir := t.TempDir()
 	g := startTarget(t)
 	defer func() { g.kill() }()
-	_, failing, times := trace(t, g, dir)
+	snapshot := []string{"--snapshot=always"}
+	_, failing, times := trace(t, g, dir, snapshot...)
 	if len(failing) < 8 {
 		t.Fatalf("only %d steps can fail: %v", len(failing), failing)
 	}
 	for _, p := range failing {
 		for _, nth := range []int{1, times["?"+p]} {
-			r := start(t, g, dir, []string{fmt.Sprintf("FERMATA_FAULT=fail:%s:%d", p, nth)})
+			r := start(t, g, dir, []string{fmt.Sprintf("FERMATA_FAULT=fail:%s:%d", p, nth)}, snapshot...)
 			err := r.wait()
 			var exit *exec.ExitError
 			switch {

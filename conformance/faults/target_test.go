@@ -46,6 +46,7 @@ type target struct {
 	pids  []int
 	opens map[string]uint64 // signals that a thread lets in while it waits
 	over  chan struct{}     // closed when the program has been waited for
+	kin   []string          // of each process: its family, as kin gives it
 }
 
 // await waits for the program in the background, so that its pid becomes free
@@ -129,6 +130,9 @@ func startUnawaited(t *testing.T) *target {
 		}
 	}
 	g.pids = []int{g.cmd.Process.Pid, int(g.page.tid[10])}
+	for _, pid := range g.pids {
+		g.kin = append(g.kin, kin(pid))
+	}
 	// ppoll and sigtimedwait open the mask for as long as they wait.
 	const usr1, rtmin1 = 1 << (unix.SIGUSR1 - 1), 1 << (35 - 1)
 	g.opens = map[string]uint64{
@@ -205,6 +209,28 @@ func field(key, name string) string {
 	return ""
 }
 
+// kin is what a process has of children: who they are, what those that it had
+// took (cminflt, cmajflt, cutime, cstime of proc_pid_stat(5)), and what it does
+// with SIGCHLD.
+func kin(pid int) string {
+	var b strings.Builder
+	for _, tid := range tasks(pid) {
+		c, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, tid))
+		fmt.Fprintf(&b, "%s", c)
+	}
+	st, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if i := strings.LastIndexByte(string(st), ')'); i >= 0 {
+		if f := strings.Fields(string(st[i+1:])); len(f) > 15 {
+			fmt.Fprintf(&b, "; %s %s %s %s", f[8], f[10], f[13], f[14])
+		}
+	}
+	for _, name := range []string{"SigIgn", "SigCgt", "ShdPnd"} {
+		n, _ := strconv.ParseUint(field(fmt.Sprintf("%d/%d", pid, pid), name), 16, 64)
+		fmt.Fprintf(&b, "; %s of SIGCHLD %d", name, n>>(unix.SIGCHLD-1)&1)
+	}
+	return b.String()
+}
+
 // alive tells whether every process of the target lives.
 func (g *target) alive() bool {
 	for _, pid := range g.pids {
@@ -275,6 +301,11 @@ func (g *target) health() string {
 	for i := range g.page.eintr {
 		if n := atomic.LoadUint64(&g.page.eintr[i]); n != 0 {
 			return fmt.Sprintf("EINTR from call %d, %d times", i, n)
+		}
+	}
+	for i, pid := range g.pids {
+		if now := kin(pid); now != g.kin[i] {
+			return fmt.Sprintf("pid %d: its children are %q, were %q", pid, now, g.kin[i])
 		}
 	}
 	for key, mask := range g.masks {

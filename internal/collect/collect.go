@@ -41,6 +41,11 @@ type Collector struct {
 	Notes []string
 	// Shared are the shared memory objects that the areas map.
 	Shared []*Shared
+	// SnapshotAbove, when not 0, is from how many bytes of memory on tasks get a
+	// snapshot if TakeSnapshots is called.
+	SnapshotAbove uint64
+	// Snapshots says that there are some.
+	Snapshots bool
 
 	list    *sys.RobustList
 	own     map[string]uint64 // this process's namespaces
@@ -84,6 +89,12 @@ type Task struct {
 	threads  []*criu_core.CoreEntry // of its threads, in their order
 	guest    *tracee.Guest
 	maps     []procfs.VMA
+	private  uint64 // bytes of memory of its own, about
+	large    bool   // a snapshot is to be made of its memory
+	flagless bool   // the flags of its areas are not known yet
+	snapshot *tracee.Snapshot
+	held     map[*Area]bool // areas that are read while it stands still
+	runs     *fm.PageRuns
 }
 
 // Survey is what is read before the freeze, to make the freeze short.

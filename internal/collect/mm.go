@@ -15,7 +15,6 @@ import (
 	"github.com/fermata-cr/fermata/internal/image/fm"
 	"github.com/fermata-cr/fermata/internal/memory"
 	"github.com/fermata-cr/fermata/internal/procfs"
-	"github.com/fermata-cr/fermata/internal/sys"
 )
 
 // Status bits of vma_entry in the interchange schema.
@@ -53,7 +52,7 @@ type sharedKey struct{ dev, ino uint64 }
 
 // readAreas reads a task's memory map.
 func (c *Collector) readAreas(t *Task) error {
-	sm, err := procfs.ReadSmapsFlags(t.At())
+	sm, err := c.readMap(t)
 	if err != nil {
 		return err
 	}
@@ -78,34 +77,14 @@ func (c *Collector) area(t *Task, a *Area) error {
 		Start: proto.Uint64(a.Start), End: proto.Uint64(a.End), Pgoff: proto.Uint64(a.Offset), Shmid: proto.Uint64(0),
 		Prot: proto.Uint32(prot(a)), Flags: proto.Uint32(0), Status: proto.Uint32(0), Fd: proto.Int64(-1),
 	}
-	a.Entry = e
-	a.Extra = &fm.VmaExtra{Vmflags: proto.Uint64(uint64(a.Flags))}
-	if a.HasKey && a.ProtectionKey != 0 {
-		a.Extra.Pkey = proto.Uint32(uint32(a.ProtectionKey))
-	}
+	a.Entry, a.Extra = e, &fm.VmaExtra{}
 	flags := uint32(unix.MAP_PRIVATE)
 	if a.Shared {
 		flags = unix.MAP_SHARED
 	}
-	if a.Flags&procfs.VMGrowsDown != 0 {
-		flags |= unix.MAP_GROWSDOWN
-	}
-	if a.Flags&procfs.VMNoReserve != 0 {
-		flags |= unix.MAP_NORESERVE
-	}
-	if a.Flags&procfs.VMDroppable != 0 {
-		flags = flags&^unix.MAP_PRIVATE | mapDroppable
-	}
-	if a.Flags&procfs.VMHugeTLB != 0 {
-		flags |= unix.MAP_HUGETLB
-		a.Extra.HugeShift = proto.Uint32(shift(a.KernelPageSize))
-	}
 	status := uint32(VMARegular)
 	refuse := func(why, remedy string) {
 		c.refuse(t, fmt.Sprintf("area %#x-%#x %s", a.Start, a.End, a.RawPath()), why, remedy)
-	}
-	if a.Flags&(procfs.VMUffdMissing|procfs.VMUffdWP|procfs.VMUffdMinor) != 0 {
-		refuse("it is registered with a userfaultfd", "unregister it before the checkpoint")
 	}
 	switch {
 	case a.Path == "[vdso]":
@@ -114,7 +93,7 @@ func (c *Collector) area(t *Task, a *Area) error {
 		status |= VMAVvar
 		a.Extra.Name = proto.String(a.Path)
 	case a.Flags&(procfs.VMPFNMap|procfs.VMIO) != 0:
-		refuse("it maps a device's memory", "unmap it before the checkpoint")
+		// refused below
 	case a.Ino != 0 && a.Deleted && (a.Path == "/dev/zero" || a.Shared && strings.HasPrefix(a.Path, "/anon_hugepage")):
 		// Private, it was mapped through a link of /proc/PID/map_files: pages
 		// that were not written are those of the object.
@@ -173,10 +152,45 @@ func (c *Collector) area(t *Task, a *Area) error {
 		}
 	}
 	e.Flags, e.Status = proto.Uint32(flags), proto.Uint32(status)
-	if m := madvice(a.Flags); m != 0 {
-		e.Madv = proto.Uint64(m)
-	}
+	c.flagged(t, a)
 	return nil
+}
+
+// flagged writes what the area's flags say. They may be unknown at first: it is
+// called again when they are known.
+func (c *Collector) flagged(t *Task, a *Area) {
+	a.Extra.Vmflags = proto.Uint64(uint64(a.Flags))
+	if a.HasKey && a.ProtectionKey != 0 {
+		a.Extra.Pkey = proto.Uint32(uint32(a.ProtectionKey))
+	}
+	flags := a.Entry.GetFlags()
+	if a.Flags&procfs.VMGrowsDown != 0 {
+		flags |= unix.MAP_GROWSDOWN
+	}
+	if a.Flags&procfs.VMNoReserve != 0 {
+		flags |= unix.MAP_NORESERVE
+	}
+	if a.Flags&procfs.VMDroppable != 0 {
+		flags = flags&^unix.MAP_PRIVATE | mapDroppable
+	}
+	if a.Flags&procfs.VMHugeTLB != 0 {
+		flags |= unix.MAP_HUGETLB
+		a.Extra.HugeShift = proto.Uint32(shift(a.KernelPageSize))
+	}
+	a.Entry.Flags = proto.Uint32(flags)
+	if m := madvice(a.Flags); m != 0 {
+		a.Entry.Madv = proto.Uint64(m)
+	}
+	refuse := func(why, remedy string) {
+		c.refuse(t, fmt.Sprintf("area %#x-%#x %s", a.Start, a.End, a.RawPath()), why, remedy)
+	}
+	if a.Flags&(procfs.VMUffdMissing|procfs.VMUffdWP|procfs.VMUffdMinor) != 0 {
+		refuse("it is registered with a userfaultfd", "unregister it before the checkpoint")
+	}
+	const kernels = VMAVdso | VMAVvar
+	if a.Flags&(procfs.VMPFNMap|procfs.VMIO) != 0 && a.Entry.GetStatus()&kernels == 0 {
+		refuse("it maps a device's memory", "unmap it before the checkpoint")
+	}
 }
 
 const mapDroppable = 0x08 // MAP_DROPPABLE, Linux 6.11
@@ -272,70 +286,6 @@ func (c *Collector) MemfdContent(inode uint64, fd int, size uint64) error {
 		Id: proto.Uint64(inode), Size: proto.Uint64(size), Dev: proto.Uint64(0), Ino: proto.Uint64(0),
 		Kind: proto.Uint32(ShmMemfd), Pages: memory.NewRuns(),
 	}})
-	return nil
-}
-
-// Memory notes every page that must be written.
-func (c *Collector) Memory() (*memory.Outgoing, error) {
-	out := memory.NewOutgoing()
-	for _, t := range c.Tasks {
-		if t.Areas == nil {
-			continue
-		}
-		if err := c.taskMemory(t, out); err != nil {
-			return nil, fmt.Errorf("pid %d: %w", t.PID, err)
-		}
-	}
-	for _, s := range c.Shared {
-		if err := out.AddObject(s.fd, s.Object.GetSize(), s.Object.Pages); err != nil {
-			return nil, fmt.Errorf("shared memory object: %w", err)
-		}
-	}
-	return out, nil
-}
-
-func (c *Collector) taskMemory(t *Task, out *memory.Outgoing) error {
-	pm, err := memory.OpenPagemap(t.At())
-	if err != nil {
-		return err
-	}
-	defer pm.Close()
-	runs := memory.NewRuns()
-	const special = VMAVdso | VMAVvar
-	// Neighbours are looked through together: one call to the kernel instead of
-	// one for each of thousands.
-	var group []memory.Range
-	var of []*Area
-	look := func() error {
-		err := pm.Own(group, func(i int, from, to uint64, guard bool) error {
-			if !guard {
-				return out.AddRun(pm, from, to, of[i].SharedPages > 0, runs)
-			}
-			if t.extra.Guards == nil {
-				t.extra.Guards = memory.NewRuns()
-			}
-			memory.AppendRun(t.extra.Guards, from, from, (to-from)/sys.PageSize)
-			return nil
-		})
-		group, of = group[:0], of[:0]
-		return err
-	}
-	for i := range t.Areas {
-		a := &t.Areas[i]
-		// What may be dropped is: a secret of the moment (vgetrandom(7)) shall
-		// neither come to lie on a disk nor be had twice.
-		if a.Shared || a.Entry.GetStatus()&special != 0 || a.Flags&procfs.VMDroppable != 0 {
-			if err := look(); err != nil {
-				return err
-			}
-			continue
-		}
-		group, of = append(group, memory.Range{Start: a.Start, End: a.End}), append(of, a)
-	}
-	if err := look(); err != nil {
-		return err
-	}
-	c.Image.Add(image.Of("pages", t.PID), runs)
 	return nil
 }
 

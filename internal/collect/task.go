@@ -195,7 +195,7 @@ func (c *Collector) enter(t *Task) error {
 			c.refuse(t, "address space", "it has no `syscall; ret` (its vdso is gone)", "do not unmap the vdso")
 			return nil
 		}
-		g, err := tracee.Inject(t.At(), t.Threads[0], c.threadsIn(t.VM), t.maps, gad, t.Status.Uid[1], t.Status.Gid[1], c.list)
+		g, err := tracee.Inject(t.At(), t.Threads[0], c.slots(t), t.maps, gad, t.Status.Uid[1], t.Status.Gid[1], c.list)
 		if err != nil {
 			return err
 		}
@@ -203,6 +203,15 @@ func (c *Collector) enter(t *Task) error {
 		c.guests = append(c.guests, g)
 	}
 	return nil
+}
+
+// slots gives how many slots the region of a task needs.
+func (c *Collector) slots(t *Task) int {
+	n := c.threadsIn(t.VM)
+	if t.large {
+		n += tracee.SnapshotRoom
+	}
+	return n
 }
 
 // threadsIn counts the threads that run in an address space.

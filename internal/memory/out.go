@@ -26,10 +26,12 @@ type span struct {
 }
 
 // Outgoing is what will be written to a page store: first the spans are noted,
-// then, with the tasks still stopped, Fill reads them.
+// then, with the tasks still stopped, Fill reads them. What belongs to snapshots
+// of tasks may be noted and read later, after Hold.
 type Outgoing struct {
 	spans  []span
 	total  uint64
+	held   []byte            // the store's first bytes, when they were read already
 	frames map[uint64]uint64 // frame number -> offset in the store
 	mems   sync.Map          // pid -> *os.File of its /proc/PID/mem
 }
@@ -50,6 +52,40 @@ func (o *Outgoing) Close() {
 // Total gives the bytes noted so far.
 func (o *Outgoing) Total() uint64 { return o.total }
 
+// Hold reads all that was noted so far into b, of Total bytes, which stays the
+// Outgoing's. The tasks it came from may go on then; frames known by now are
+// forgotten, since they may get another content.
+func (o *Outgoing) Hold(b []byte) error {
+	if err := o.Fill(0, b); err != nil {
+		return err
+	}
+	o.held = b
+	o.frames = map[uint64]uint64{}
+	return nil
+}
+
+// Forget takes the pages of [start,end) out of a list of runs of what is held,
+// whose content is erased.
+func (o *Outgoing) Forget(runs *fm.PageRuns, start, end uint64) *fm.PageRuns {
+	left := NewRuns()
+	for i, at := range runs.GetVaddr() {
+		n, off := runs.GetPages()[i]*sys.PageSize, runs.GetOff()[i]
+		from, to := min(max(start, at), at+n), max(min(end, at+n), at)
+		if from >= to {
+			appendRun(left, at, off, n/sys.PageSize)
+			continue
+		}
+		clear(o.held[off+from-at : off+to-at])
+		if from > at {
+			appendRun(left, at, off, (from-at)/sys.PageSize)
+		}
+		if to < at+n {
+			appendRun(left, to, off+to-at, (at+n-to)/sys.PageSize)
+		}
+	}
+	return left
+}
+
 // Pagemap is an open /proc/PID/pagemap.
 type Pagemap struct {
 	f   *os.File
@@ -60,6 +96,9 @@ type Pagemap struct {
 	// regions and calls them swapped.
 	noGuard bool
 	ents    []uint64
+	// snapshot: the task is a copy of another: all its pages are shared
+	// copy-on-write.
+	snapshot bool
 }
 
 // OpenPagemap opens a task's page map.
@@ -70,6 +109,27 @@ func OpenPagemap(pid int) (*Pagemap, error) {
 	}
 	return &Pagemap{f: f, pid: pid, buf: make([]sys.PageRegion, 512)}, nil
 }
+
+// OpenSnapshot opens the page map of a snapshot of a task.
+func OpenSnapshot(pid int) (*Pagemap, error) {
+	p, err := OpenPagemap(pid)
+	if err == nil {
+		p.snapshot = true
+	}
+	return p, err
+}
+
+// Any tells whether a part of the address space has pages of its own, as Own
+// would find them; it looks no further than the first.
+func (p *Pagemap) Any(r Range) (found bool, err error) {
+	err = p.own([]Range{r}, 1, func(int, uint64, uint64, bool) error { return errFound })
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
+}
+
+var errFound = errors.New("found")
 
 // Close closes the page map.
 func (p *Pagemap) Close() { p.f.Close() }
@@ -83,6 +143,11 @@ type Range struct{ Start, End uint64 }
 // yield gets the area's index. What lies between the areas is walked too: it
 // should be little or nothing.
 func (p *Pagemap) Own(areas []Range, yield func(area int, start, end uint64, guard bool) error) error {
+	return p.own(areas, 0, yield)
+}
+
+// own is Own that looks for that many pages at a time, 0 for any number.
+func (p *Pagemap) own(areas []Range, pages uint64, yield func(area int, start, end uint64, guard bool) error) error {
 	at := 0 // the first area that is not done
 	take := func(start, end uint64, guard bool) error {
 		for ; at < len(areas) && areas[at].Start < end; at++ {
@@ -104,6 +169,7 @@ func (p *Pagemap) Own(areas []Range, yield func(area int, start, end uint64, gua
 	scan := sys.PageScan{
 		Inverted: sys.PageFile | sys.PageZero, All: sys.PageFile | sys.PageZero,
 		Any: sys.PagePresent | sys.PageSwapped, Report: sys.PageGuard, // a guard counts as swapped
+		Max: pages,
 	}
 	for start < end && !p.old {
 		if p.noGuard {
@@ -170,7 +236,7 @@ func (p *Pagemap) entries(start, end uint64, yield func(at, e uint64) error) err
 // that other address spaces may map some of them too.
 func (o *Outgoing) AddRun(p *Pagemap, start, end uint64, share bool, runs *fm.PageRuns) error {
 	if !share {
-		o.add(runs, p.pid, -1, start, end-start, false)
+		o.add(runs, p.pid, -1, start, end-start, p.snapshot)
 		return nil
 	}
 	// Pages that other address spaces map too are known by their frame;
@@ -178,7 +244,7 @@ func (o *Outgoing) AddRun(p *Pagemap, start, end uint64, share bool, runs *fm.Pa
 	from := start
 	flush := func(to uint64) {
 		if to > from {
-			o.add(runs, p.pid, -1, from, to-from, false)
+			o.add(runs, p.pid, -1, from, to-from, p.snapshot)
 		}
 		from = to
 	}
@@ -278,6 +344,13 @@ const iovMax = 1024
 // Fill reads the store's bytes from off on out of the tasks and objects; it is
 // a pagestore.Source, safe from several goroutines.
 func (o *Outgoing) Fill(off uint64, b []byte) error {
+	if off < uint64(len(o.held)) {
+		n := copy(b, o.held[off:])
+		if b = b[n:]; len(b) == 0 {
+			return nil
+		}
+		off += uint64(n)
+	}
 	i := sort.Search(len(o.spans), func(i int) bool { return o.spans[i].off+o.spans[i].len > off })
 	var ranges [iovMax]sys.Range
 	for len(b) > 0 {

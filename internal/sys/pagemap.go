@@ -37,8 +37,10 @@ type PageRegion struct {
 
 // PageScan says what ScanPages looks for: pages all of whose bits in All, and
 // at least one in Any (when not 0), match after the bits in Inverted were
-// turned round; Report are the bits given back.
+// turned round; Report are the bits given back. Max is how many pages it may
+// find, 0 for any number.
 type PageScan struct {
 	Inverted, All, Any, Report uint64
 	Flags                      uint64
+	Max                        uint64
 }

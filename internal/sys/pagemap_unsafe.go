@@ -28,7 +28,7 @@ const pagemapScan = 0xc0606610 // _IOWR('f', 16, struct pm_scan_arg)
 func ScanPages(fd int, start, end uint64, s PageScan, buf []PageRegion) (n int, next uint64, err error) {
 	a := pmScanArg{
 		size: uint64(unsafe.Sizeof(pmScanArg{})), flags: s.Flags,
-		start: start, end: end,
+		start: start, end: end, maxPages: s.Max,
 		vec: uint64(uintptr(unsafe.Pointer(&buf[0]))), vecLen: uint64(len(buf)),
 		categoryInverted: s.Inverted, categoryMask: s.All, categoryAnyof: s.Any, returnMask: s.Report,
 	}

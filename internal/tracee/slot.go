@@ -57,8 +57,7 @@ const (
 	offCalls    = 0x100
 	callSize    = 80
 	dataOff     = 0x8000
-	undoOff     = 0xb000
-	dataEnd     = undoOff
+	dataEnd     = 0xb000
 	homeOff     = 0xc000 // the way home: code, and what it loads
 	homeDataOff = 0xc100
 	secondOff   = 0xc400 // code that maps the second view
@@ -66,7 +65,6 @@ const (
 	altOff      = 0xa0
 	offHome     = 0xb8 // address of the way home
 	maxCalls    = (dataOff - offCalls) / callSize
-	maxUndo     = (homeOff - undoOff) / callSize
 	flagRemove  = 1
 	stopOnError = 1
 	bornFlag    = 2
@@ -108,7 +106,14 @@ func (s *Slot) Add(nr uintptr, args ...uint64) int {
 		// A batch that does not fit is a mistake of the caller, who has Room.
 		panic("tracee: batch overflow")
 	}
-	o := offCalls + s.n*callSize
+	s.set(s.n, nr, args...)
+	s.n++
+	return s.n - 1
+}
+
+// set writes the call at an index.
+func (s *Slot) set(i int, nr uintptr, args ...uint64) {
+	o := offCalls + i*callSize
 	c := s.mem[o : o+callSize]
 	le.PutUint64(c[0:], uint64(nr))
 	le.PutUint64(c[8:], 0)
@@ -121,8 +126,22 @@ func (s *Slot) Add(nr uintptr, args ...uint64) int {
 	}
 	le.PutUint64(c[64:], uint64(int64(notRun)))
 	le.PutUint64(c[72:], 0)
-	s.n++
-	return s.n - 1
+}
+
+// undoAt is where in the list of calls the undo list begins: behind every batch
+// that runs while there is one, whose results its calls may refer to.
+const undoAt = 64
+
+// undo makes the executor run the n calls from undoAt on before it goes home,
+// should the controller die; 0 makes it run none.
+func (s *Slot) undo(n int) {
+	s.put64(offUndo, s.addr+offCalls+undoAt*callSize)
+	atomic.StoreUint32(s.word(offUndoN), uint32(n))
+}
+
+// argument gives where in the task argument arg of the call at an index is.
+func (s *Slot) argument(i, arg int) uint64 {
+	return s.addr + uint64(offCalls+i*callSize+16+8*arg)
 }
 
 // notRun is the result of a call that a stop on error left out.
