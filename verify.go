@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -115,7 +114,7 @@ func verifySaved(dir string, s *fm.SavedFile) error {
 	if !filepath.IsLocal(s.GetName()) {
 		return fmt.Errorf("its name leads out of the checkpoint")
 	}
-	f, err := os.Open(filepath.Join(dir, s.GetName()))
+	f, err := image.Open(filepath.Join(dir, s.GetName()))
 	if err != nil {
 		return err
 	}

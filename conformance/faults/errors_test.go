@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,6 +112,9 @@ func TestInterrupted(t *testing.T) {
 		r.cmd.Process.Signal(signals[i%3])
 		if err := r.wait(); err != nil {
 			ended++
+			if !endedBy(r.cmd.ProcessState, signals[i%3]) {
+				t.Errorf("%v: %v\n%s", signals[i%3], r.cmd.ProcessState, r.out.String())
+			}
 			if r.published() {
 				t.Errorf("%v: failed, and published", err)
 			}
@@ -123,6 +127,13 @@ func TestInterrupted(t *testing.T) {
 		os.RemoveAll(r.dir)
 	}
 	t.Logf("%d of %d were interrupted", ended, n)
+}
+
+// endedBy tells whether fermata says that it gave up because of a signal, or was
+// ended by it, before it has begun: to a shell that is the same.
+func endedBy(s *os.ProcessState, sig unix.Signal) bool {
+	ws := s.Sys().(syscall.WaitStatus)
+	return ws.Exited() && ws.ExitStatus() == 128+int(sig) || ws.Signaled() && ws.Signal() == sig
 }
 
 // TestCancelled: the library, with a context that ends at any instant. The

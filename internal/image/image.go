@@ -284,12 +284,30 @@ func Decode(b []byte) (*Image, error) {
 	return im, nil
 }
 
+// Open opens a file of a checkpoint for reading. What is no regular file is
+// fault.ErrDamaged, and not waited for, as a pipe's other end would be.
+func Open(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fault.Errorf(fault.ErrDamaged, "%s is not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // maxMeta bounds what Read takes into memory.
 const maxMeta = 4 << 30
 
 // Read reads a checkpoint directory's metadata.
 func Read(dir string) (*Image, error) {
-	f, err := os.Open(dir + "/" + MetaName)
+	f, err := Open(dir + "/" + MetaName)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			if _, derr := os.Stat(dir); derr == nil {
@@ -310,7 +328,7 @@ func Read(dir string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() || st.Size() > maxMeta {
+	if st.Size() > maxMeta {
 		return nil, fault.Errorf(fault.ErrDamaged, "%s: metadata is not a file of sensible size", dir)
 	}
 	b := make([]byte, st.Size())

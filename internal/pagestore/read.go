@@ -37,7 +37,7 @@ type storeFile struct {
 // Open opens the files that a manifest names, and refuses those that are not of
 // the size they had.
 func Open(dir string, files []*fm.StoreFile) (*Store, error) {
-	return OpenWith(files, func(name string) (*os.File, error) { return os.Open(filepath.Join(dir, name)) })
+	return OpenWith(files, func(name string) (*os.File, error) { return image.Open(filepath.Join(dir, name)) })
 }
 
 // OpenWith is Open of files that open gives; the store closes them.

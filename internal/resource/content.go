@@ -157,7 +157,46 @@ func (r *Restore) saved(name string) (io.ReadCloser, error) {
 	if r.Saved != nil {
 		return r.Saved(name)
 	}
-	return os.Open(r.Dir + "/" + name)
+	return image.Open(r.Dir + "/" + name)
+}
+
+// checkSaved compares the saved contents with what the manifest says of them:
+// before any file of the user's is replaced by one that is damaged.
+func (r *Restore) checkSaved() error {
+	all, err := image.All[*fm.Manifest](r.Image, "manifest")
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		for _, s := range m.GetSaved() {
+			if err := r.checkOne(s); err != nil {
+				return fault.Wrap(fault.ErrDamaged, fmt.Errorf("saved content %s: %w", s.GetName(), err))
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Restore) checkOne(s *fm.SavedFile) error {
+	if !filepath.IsLocal(s.GetName()) {
+		return errors.New("its name leads out of the checkpoint")
+	}
+	f, err := r.saved(s.GetName())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := crc32.New(image.Castagnoli)
+	n, err := io.Copy(h, f)
+	switch {
+	case err != nil:
+		return err
+	case uint64(n) != s.GetSize():
+		return fmt.Errorf("%d bytes where %d were written", n, s.GetSize())
+	case h.Sum32() != s.GetCrc():
+		return errors.New("checksum differs")
+	}
+	return nil
 }
 
 func pwriteAll(fd int, b []byte, at int64) error {

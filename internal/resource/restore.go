@@ -130,6 +130,11 @@ func RestoreValue[K comparable, V any](r *Restore, key K, make func() (V, error)
 
 // Check asks every kind for conflicts; they gather in Refuse.
 func (r *Restore) Check() error {
+	if !r.Verify { // who has compared them already
+		if err := r.checkSaved(); err != nil {
+			return err
+		}
+	}
 	for _, id := range r.order {
 		e := r.entries[id]
 		k := KindOf(e.GetType())
