@@ -35,6 +35,7 @@ type draft struct {
 	final, dir string
 	// images: final is there already, and plain image files go into it.
 	images     bool
+	parent     string // image directory that has pages already, or ""
 	imagePages *imgdir.Pages
 	made       bool
 	published  bool

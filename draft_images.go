@@ -31,7 +31,11 @@ func newImageDraft(final string) (*draft, error) {
 	if err := unix.Access(final, unix.W_OK|unix.X_OK); err != nil {
 		return nil, fault.Wrap(fault.ErrPermission, fmt.Errorf("%s: %w", final, err))
 	}
-	return &draft{final: final, images: true, dir: filepath.Join(final, fmt.Sprintf(".partial-%d", os.Getpid()))}, nil
+	parent := filepath.Join(final, imgdir.ParentName)
+	if _, err := os.Lstat(parent); err != nil {
+		parent = ""
+	}
+	return &draft{final: final, images: true, parent: parent, dir: filepath.Join(final, fmt.Sprintf(".partial-%d", os.Getpid()))}, nil
 }
 
 // writeImagePages writes the memory: mem when it was read already, else straight
@@ -51,7 +55,7 @@ func (d *draft) writeImagePages(c *checkpoint, mem []byte, done func(int64)) (er
 		return err
 	}
 	began := time.Now()
-	d.imagePages, err = imgdir.WritePages(c.col.Image, d.dir, func(off uint64, b []byte) error {
+	d.imagePages, err = imgdir.WritePages(c.col.Image, d.dir, d.parent, func(off uint64, b []byte) error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
@@ -73,7 +77,11 @@ func (d *draft) publishImages(c *checkpoint) error {
 		return err
 	}
 	runID := hex.EncodeToString(id[:])
-	if err := imgdir.Export(c.col.Image, d.dir, d.dir, d.imagePages, runID); err != nil {
+	write := imgdir.Export
+	if c.opt.PagesOnly {
+		write = imgdir.ExportPages
+	}
+	if err := write(c.col.Image, d.dir, runID); err != nil {
 		return err
 	}
 	frozen := c.frozen
@@ -83,11 +91,9 @@ func (d *draft) publishImages(c *checkpoint) error {
 	if err := imgdir.WriteDumpStats(d.dir, d.imagePages, c.freezing, frozen, d.writing); err != nil {
 		return err
 	}
-	src, err := imgdir.Import(d.dir)
-	if err != nil {
+	if err := d.readBack(c.opt.PagesOnly); err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
-	src.Store.Close()
 	names, err := os.ReadDir(d.dir)
 	if err != nil {
 		return err
@@ -116,5 +122,30 @@ func (d *draft) publishImages(c *checkpoint) error {
 	d.made, d.published = false, true
 	d.settleNames()
 	d.debt.Done()
+	return nil
+}
+
+// readBack finds out whether a restore would understand what was written.
+func (d *draft) readBack(pagesOnly bool) error {
+	if pagesOnly {
+		return nil
+	}
+	if d.parent != "" {
+		// Where the directory is now, the parent is one step further away.
+		target, err := filepath.EvalSymlinks(d.parent)
+		if err != nil {
+			return err
+		}
+		link := filepath.Join(d.dir, imgdir.ParentName)
+		if err := os.Symlink(target, link); err != nil {
+			return err
+		}
+		defer os.Remove(link)
+	}
+	src, err := imgdir.Import(d.dir)
+	if err != nil {
+		return err
+	}
+	src.Store.Close()
 	return nil
 }

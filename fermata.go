@@ -126,6 +126,9 @@ type CheckpointOptions struct {
 	Timeout time.Duration
 	// Layout says how the checkpoint lies on disk.
 	Layout Layout
+	// PagesOnly: with LayoutImages, write nothing but the memory, for a later
+	// checkpoint that builds upon it.
+	PagesOnly bool
 	// NoWait: with AfterKill, do not wait until the pids are free.
 	NoWait bool
 	// Review, when set, sees what was collected before anything is written, and

@@ -19,7 +19,16 @@ import (
 	"github.com/fermata-cr/fermata/internal/image/fm"
 )
 
-func (c *command) dump(ctx context.Context) error {
+// preDump saves the memory while the tree goes on: the dump that follows, with
+// --prev-images-dir, writes only what has changed by then.
+func (c *command) preDump(ctx context.Context) error {
+	c.LeaveRunning = true
+	return c.save(ctx, true)
+}
+
+func (c *command) dump(ctx context.Context) error { return c.save(ctx, false) }
+
+func (c *command) save(ctx context.Context, pagesOnly bool) error {
 	if c.Tree == 0 {
 		return usage("which process? Give its pid with --tree")
 	}
@@ -30,7 +39,7 @@ func (c *command) dump(ctx context.Context) error {
 		return c.externals()
 	}
 	o := fermata.CheckpointOptions{
-		To: c.images, Layout: fermata.LayoutImages, After: fermata.AfterKill, NoWait: true,
+		To: c.images, Layout: fermata.LayoutImages, PagesOnly: pagesOnly, After: fermata.AfterKill, NoWait: true,
 		Timeout: time.Duration(c.Timeout) * time.Second, Review: c.review,
 		AllowSeccompRisk: true, // as CRIU has it
 
@@ -66,7 +75,18 @@ func (c *command) dump(ctx context.Context) error {
 	if err := c.script(ctx, "post-dump", c.Tree); err != nil {
 		return err
 	}
+	if c.AutoDedup && c.PrevDir != "" {
+		n, err := imgdir.Dedup(c.images)
+		if err != nil {
+			return err
+		}
+		c.log.infof("%d pages of earlier images freed", n)
+	}
 	c.log.infof("%d processes with %d threads, frozen for %v, %v in all", res.Tasks, res.Threads, res.Frozen, res.Total)
+	if pagesOnly {
+		c.log.infof("Pre-dumping finished successfully")
+		return nil
+	}
 	c.log.infof("Dumping finished successfully")
 	return nil
 }

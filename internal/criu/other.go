@@ -8,14 +8,24 @@ import (
 	"strings"
 
 	"github.com/fermata-cr/fermata"
+	"github.com/fermata-cr/fermata/internal/criu/imgdir"
 )
 
-func (c *command) preDump(context.Context) error    { return later("pre-dump") }
-func (c *command) dedup(context.Context) error      { return later("dedup") }
 func (c *command) pageServer(context.Context) error { return later("page-server") }
 func (c *command) lazyPages(context.Context) error  { return later("lazy-pages") }
 func (c *command) service(context.Context) error    { return later(c.Action) }
 func (c *command) cpuinfo(context.Context) error    { return later("cpuinfo") }
+
+// dedup frees the pages of earlier images that later ones have again.
+func (c *command) dedup(context.Context) error {
+	n, err := imgdir.Dedup(c.images)
+	if err != nil {
+		return err
+	}
+	c.log.infof("%d pages freed", n)
+	c.log.infof("Deduplicated")
+	return nil
+}
 
 // check tells whether this machine allows what a dump and a restore need.
 func (c *command) check(context.Context) error {

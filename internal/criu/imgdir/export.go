@@ -32,10 +32,10 @@ import (
 )
 
 // Export writes the metadata of a checkpoint into dir, the inventory last. The
-// pages are written before, by Pages; contents of deleted files lie below
-// savedDir under the names that the image has for them.
-func Export(im *image.Image, dir, savedDir string, p *Pages, runID string) error {
-	e := &exporter{im: im, dir: dir, saved: savedDir, pages: p, runID: runID}
+// pages are written before, by WritePages; contents of deleted files lie below
+// dir under the names that the image has for them.
+func Export(im *image.Image, dir, runID string) error {
+	e := &exporter{im: im, dir: dir, runID: runID}
 	for _, step := range []func() error{e.prepare, e.plain, e.cores, e.mms, e.ghosts, e.extra, e.timens, e.inventory} {
 		if err := step(); err != nil {
 			return err
@@ -44,11 +44,15 @@ func Export(im *image.Image, dir, savedDir string, p *Pages, runID string) error
 	return nil
 }
 
+// ExportPages makes dir, with the pages in it, a directory to build upon.
+func ExportPages(im *image.Image, dir, runID string) error {
+	e := &exporter{im: im, dir: dir, runID: runID}
+	return e.inventory()
+}
+
 type exporter struct {
 	im         *image.Image
-	dir, saved string
-	pages      *Pages
-	runID      string
+	dir, runID string
 	manifest   *fm.Manifest
 	files      []*fdinfo.FileEntry
 	flags      map[uint32]uint32 // open flags of the files
@@ -436,7 +440,7 @@ func (e *exporter) ghosts() error {
 }
 
 func (e *exporter) content(o *file, x *fm.FileExtra) error {
-	f, err := os.Open(filepath.Join(e.saved, x.GetSaved()))
+	f, err := os.Open(filepath.Join(e.dir, x.GetSaved()))
 	if err != nil {
 		return err
 	}
