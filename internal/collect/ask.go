@@ -184,6 +184,13 @@ func (c *Collector) askProcess(t *Task, b *batch, tc *criu_core.TaskCoreEntry, x
 		b.prctlVal("PR_GET_MDWE", unix.PR_GET_MDWE, func(v int64) { t.extra.Mdwe = proto.Uint32(uint32(v)) }) // Linux 6.3
 	}
 	b.ask("membarrier", true, func(v int64) { tc.MembarrierRegistrationMask = proto.Uint32(uint32(v)) }, unix.SYS_MEMBARRIER, membarrierGetRegistrations, 0, 0)
+	undos, err := c.Files.Undos(t.PID)
+	if err != nil {
+		c.refuse(t, "semaphores", fmt.Sprintf("what its end would take back from them (SEM_UNDO) cannot be read: %v", err), "run fermata as the machine's root")
+	}
+	for _, u := range undos {
+		x.Undos = append(x.Undos, &fm.SemUndo{Set: proto.Int32(u.Set), Number: proto.Uint32(uint32(u.Number)), Adjust: proto.Int32(int32(u.Adjust))})
+	}
 	c.askStops(t, b)
 	c.askTimers(t, b, x)
 }

@@ -962,6 +962,7 @@ type TaskExtra struct {
 	TimerSlack        *uint64                `protobuf:"varint,13,opt,name=timer_slack,json=timerSlack" json:"timer_slack,omitempty"`
 	Exe               *string                `protobuf:"bytes,14,opt,name=exe" json:"exe,omitempty"`
 	StoppedUnreported *bool                  `protobuf:"varint,15,opt,name=stopped_unreported,json=stoppedUnreported" json:"stopped_unreported,omitempty"`
+	Undos             []*SemUndo             `protobuf:"bytes,17,rep,name=undos" json:"undos,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1101,6 +1102,74 @@ func (x *TaskExtra) GetStoppedUnreported() bool {
 	return false
 }
 
+func (x *TaskExtra) GetUndos() []*SemUndo {
+	if x != nil {
+		return x.Undos
+	}
+	return nil
+}
+
+// What is taken back from a System V semaphore when the process ends (SEM_UNDO).
+type SemUndo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Set           *int32                 `protobuf:"varint,1,req,name=set" json:"set,omitempty"` // id
+	Number        *uint32                `protobuf:"varint,2,req,name=number" json:"number,omitempty"`
+	Adjust        *int32                 `protobuf:"zigzag32,3,req,name=adjust" json:"adjust,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SemUndo) Reset() {
+	*x = SemUndo{}
+	mi := &file_fm_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SemUndo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SemUndo) ProtoMessage() {}
+
+func (x *SemUndo) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SemUndo.ProtoReflect.Descriptor instead.
+func (*SemUndo) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SemUndo) GetSet() int32 {
+	if x != nil && x.Set != nil {
+		return *x.Set
+	}
+	return 0
+}
+
+func (x *SemUndo) GetNumber() uint32 {
+	if x != nil && x.Number != nil {
+		return *x.Number
+	}
+	return 0
+}
+
+func (x *SemUndo) GetAdjust() int32 {
+	if x != nil && x.Adjust != nil {
+		return *x.Adjust
+	}
+	return 0
+}
+
 type PosixTimer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            *int32                 `protobuf:"varint,1,req,name=id" json:"id,omitempty"`
@@ -1120,7 +1189,7 @@ type PosixTimer struct {
 
 func (x *PosixTimer) Reset() {
 	*x = PosixTimer{}
-	mi := &file_fm_proto_msgTypes[11]
+	mi := &file_fm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1201,7 @@ func (x *PosixTimer) String() string {
 func (*PosixTimer) ProtoMessage() {}
 
 func (x *PosixTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[11]
+	mi := &file_fm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1214,7 @@ func (x *PosixTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PosixTimer.ProtoReflect.Descriptor instead.
 func (*PosixTimer) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{11}
+	return file_fm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PosixTimer) GetId() int32 {
@@ -1255,7 +1324,7 @@ type FileExtra struct {
 
 func (x *FileExtra) Reset() {
 	*x = FileExtra{}
-	mi := &file_fm_proto_msgTypes[12]
+	mi := &file_fm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1336,7 @@ func (x *FileExtra) String() string {
 func (*FileExtra) ProtoMessage() {}
 
 func (x *FileExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[12]
+	mi := &file_fm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1349,7 @@ func (x *FileExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileExtra.ProtoReflect.Descriptor instead.
 func (*FileExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{12}
+	return file_fm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FileExtra) GetId() uint32 {
@@ -1440,7 +1509,7 @@ type Extent struct {
 
 func (x *Extent) Reset() {
 	*x = Extent{}
-	mi := &file_fm_proto_msgTypes[13]
+	mi := &file_fm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1521,7 @@ func (x *Extent) String() string {
 func (*Extent) ProtoMessage() {}
 
 func (x *Extent) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[13]
+	mi := &file_fm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1534,7 @@ func (x *Extent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extent.ProtoReflect.Descriptor instead.
 func (*Extent) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{13}
+	return file_fm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Extent) GetOff() uint64 {
@@ -1505,7 +1574,7 @@ type ShmObject struct {
 
 func (x *ShmObject) Reset() {
 	*x = ShmObject{}
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1586,7 @@ func (x *ShmObject) String() string {
 func (*ShmObject) ProtoMessage() {}
 
 func (x *ShmObject) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1599,7 @@ func (x *ShmObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShmObject.ProtoReflect.Descriptor instead.
 func (*ShmObject) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{14}
+	return file_fm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ShmObject) GetId() uint64 {
@@ -1646,7 +1715,7 @@ type SysvShm struct {
 
 func (x *SysvShm) Reset() {
 	*x = SysvShm{}
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1727,7 @@ func (x *SysvShm) String() string {
 func (*SysvShm) ProtoMessage() {}
 
 func (x *SysvShm) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1740,7 @@ func (x *SysvShm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvShm.ProtoReflect.Descriptor instead.
 func (*SysvShm) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{15}
+	return file_fm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SysvShm) GetId() uint32 {
@@ -1733,7 +1802,7 @@ type SkPacketExtra struct {
 
 func (x *SkPacketExtra) Reset() {
 	*x = SkPacketExtra{}
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1814,7 @@ func (x *SkPacketExtra) String() string {
 func (*SkPacketExtra) ProtoMessage() {}
 
 func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1827,7 @@ func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkPacketExtra.ProtoReflect.Descriptor instead.
 func (*SkPacketExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{16}
+	return file_fm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SkPacketExtra) GetPacket() uint32 {
@@ -1838,7 +1907,7 @@ type SockExtra struct {
 
 func (x *SockExtra) Reset() {
 	*x = SockExtra{}
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +1919,7 @@ func (x *SockExtra) String() string {
 func (*SockExtra) ProtoMessage() {}
 
 func (x *SockExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +1932,7 @@ func (x *SockExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockExtra.ProtoReflect.Descriptor instead.
 func (*SockExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{17}
+	return file_fm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SockExtra) GetId() uint32 {
@@ -2009,7 +2078,7 @@ type Arrival struct {
 
 func (x *Arrival) Reset() {
 	*x = Arrival{}
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2090,7 @@ func (x *Arrival) String() string {
 func (*Arrival) ProtoMessage() {}
 
 func (x *Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2103,7 @@ func (x *Arrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Arrival.ProtoReflect.Descriptor instead.
 func (*Arrival) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{18}
+	return file_fm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Arrival) GetIndex() uint32 {
@@ -2105,7 +2174,7 @@ type SockOpt struct {
 
 func (x *SockOpt) Reset() {
 	*x = SockOpt{}
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2186,7 @@ func (x *SockOpt) String() string {
 func (*SockOpt) ProtoMessage() {}
 
 func (x *SockOpt) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2199,7 @@ func (x *SockOpt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockOpt.ProtoReflect.Descriptor instead.
 func (*SockOpt) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{19}
+	return file_fm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SockOpt) GetLevel() int32 {
@@ -2172,7 +2241,7 @@ type TtyExtra struct {
 
 func (x *TtyExtra) Reset() {
 	*x = TtyExtra{}
-	mi := &file_fm_proto_msgTypes[20]
+	mi := &file_fm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2253,7 @@ func (x *TtyExtra) String() string {
 func (*TtyExtra) ProtoMessage() {}
 
 func (x *TtyExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[20]
+	mi := &file_fm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2266,7 @@ func (x *TtyExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TtyExtra.ProtoReflect.Descriptor instead.
 func (*TtyExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{20}
+	return file_fm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TtyExtra) GetId() uint32 {
@@ -2277,7 +2346,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[21]
+	mi := &file_fm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2358,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[21]
+	mi := &file_fm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2371,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{21}
+	return file_fm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Record) GetId() uint32 {
@@ -2438,7 +2507,7 @@ const file_fm_proto_rawDesc = "" +
 	"\x06exited\x18\f \x01(\rR\x06exited\"B\n" +
 	"\rrestart_block\x12\x0e\n" +
 	"\x02nr\x18\x01 \x02(\rR\x02nr\x12!\n" +
-	"\fremaining_ns\x18\x02 \x02(\x03R\vremainingNs\"\xd6\x03\n" +
+	"\fremaining_ns\x18\x02 \x02(\x03R\vremainingNs\"\xff\x03\n" +
 	"\n" +
 	"task_extra\x12\x10\n" +
 	"\x03pid\x18\x01 \x02(\rR\x03pid\x12\x1f\n" +
@@ -2462,7 +2531,12 @@ const file_fm_proto_rawDesc = "" +
 	"\vtimer_slack\x18\r \x01(\x04R\n" +
 	"timerSlack\x12\x10\n" +
 	"\x03exe\x18\x0e \x01(\tR\x03exe\x12-\n" +
-	"\x12stopped_unreported\x18\x0f \x01(\bR\x11stoppedUnreported\"\xa0\x02\n" +
+	"\x12stopped_unreported\x18\x0f \x01(\bR\x11stoppedUnreported\x12'\n" +
+	"\x05undos\x18\x11 \x03(\v2\x11.fermata.sem_undoR\x05undos\"L\n" +
+	"\bsem_undo\x12\x10\n" +
+	"\x03set\x18\x01 \x02(\x05R\x03set\x12\x16\n" +
+	"\x06number\x18\x02 \x02(\rR\x06number\x12\x16\n" +
+	"\x06adjust\x18\x03 \x02(\x11R\x06adjust\"\xa0\x02\n" +
 	"\vposix_timer\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\x05R\x02id\x12\x14\n" +
 	"\x05clock\x18\x02 \x02(\x05R\x05clock\x12\x14\n" +
@@ -2605,7 +2679,7 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
@@ -2618,17 +2692,18 @@ var file_fm_proto_goTypes = []any{
 	(*ThreadExtra)(nil),   // 8: fermata.thread_extra
 	(*RestartBlock)(nil),  // 9: fermata.restart_block
 	(*TaskExtra)(nil),     // 10: fermata.task_extra
-	(*PosixTimer)(nil),    // 11: fermata.posix_timer
-	(*FileExtra)(nil),     // 12: fermata.file_extra
-	(*Extent)(nil),        // 13: fermata.extent
-	(*ShmObject)(nil),     // 14: fermata.shm_object
-	(*SysvShm)(nil),       // 15: fermata.sysv_shm
-	(*SkPacketExtra)(nil), // 16: fermata.sk_packet_extra
-	(*SockExtra)(nil),     // 17: fermata.sock_extra
-	(*Arrival)(nil),       // 18: fermata.arrival
-	(*SockOpt)(nil),       // 19: fermata.sock_opt
-	(*TtyExtra)(nil),      // 20: fermata.tty_extra
-	(*Record)(nil),        // 21: fermata.record
+	(*SemUndo)(nil),       // 11: fermata.sem_undo
+	(*PosixTimer)(nil),    // 12: fermata.posix_timer
+	(*FileExtra)(nil),     // 13: fermata.file_extra
+	(*Extent)(nil),        // 14: fermata.extent
+	(*ShmObject)(nil),     // 15: fermata.shm_object
+	(*SysvShm)(nil),       // 16: fermata.sysv_shm
+	(*SkPacketExtra)(nil), // 17: fermata.sk_packet_extra
+	(*SockExtra)(nil),     // 18: fermata.sock_extra
+	(*Arrival)(nil),       // 19: fermata.arrival
+	(*SockOpt)(nil),       // 20: fermata.sock_opt
+	(*TtyExtra)(nil),      // 21: fermata.tty_extra
+	(*Record)(nil),        // 22: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
@@ -2638,17 +2713,18 @@ var file_fm_proto_depIdxs = []int32{
 	6,  // 4: fermata.mm_extra.aio:type_name -> fermata.aio_context
 	7,  // 5: fermata.thread_extra.sched:type_name -> fermata.sched_attr
 	9,  // 6: fermata.thread_extra.restart:type_name -> fermata.restart_block
-	11, // 7: fermata.task_extra.timers:type_name -> fermata.posix_timer
-	13, // 8: fermata.file_extra.extents:type_name -> fermata.extent
-	3,  // 9: fermata.shm_object.pages:type_name -> fermata.page_runs
-	15, // 10: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
-	19, // 11: fermata.sock_extra.opts:type_name -> fermata.sock_opt
-	18, // 12: fermata.sock_extra.arrived:type_name -> fermata.arrival
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	12, // 7: fermata.task_extra.timers:type_name -> fermata.posix_timer
+	11, // 8: fermata.task_extra.undos:type_name -> fermata.sem_undo
+	14, // 9: fermata.file_extra.extents:type_name -> fermata.extent
+	3,  // 10: fermata.shm_object.pages:type_name -> fermata.page_runs
+	16, // 11: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
+	20, // 12: fermata.sock_extra.opts:type_name -> fermata.sock_opt
+	19, // 13: fermata.sock_extra.arrived:type_name -> fermata.arrival
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -2662,7 +2738,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

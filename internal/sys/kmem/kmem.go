@@ -152,6 +152,15 @@ func (o Object) Offset(path string) uint64 {
 	return uint64(f.off)
 }
 
+// Array gives where a member that is an array begins: in the structure, or, where
+// a kernel has a pointer in that place, elsewhere.
+func (o Object) Array(path string) uint64 {
+	if f, err := o.r.types.member(o.Type, path); err == nil && f.size == 8 {
+		return o.Uint(path)
+	}
+	return o.Addr + o.Offset(path)
+}
+
 // Of gives the structure that has this object as a member (container_of).
 func (o Object) Of(typ, path string) Object {
 	x := Object{o.r, typ, 0}
