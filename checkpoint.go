@@ -188,7 +188,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if c.col, err = collect.New(c.tree, survey); err != nil {
 		return nil, err
 	}
-	c.col.AllowSeccompRisk = c.opt.AllowSeccompRisk
+	c.col.AllowSeccompRisk, c.col.SkipDontDump = c.opt.AllowSeccompRisk, c.opt.SkipDontDump
 	if c.opt.After == AfterResume && c.opt.Snapshot != SnapshotNever {
 		switch {
 		case c.opt.Snapshot == SnapshotAlways:

@@ -113,6 +113,9 @@ type CheckpointOptions struct {
 	// cgroup directory (and those below it), to the roots.
 	Session int
 	Cgroup  string
+	// SkipDontDump leaves out the pages of private anonymous memory that the
+	// program has excluded from core dumps (MADV_DONTDUMP); it comes back as zeros.
+	SkipDontDump bool
 	// SaveFiles puts the content of regular files open for writing into the
 	// checkpoint.
 	SaveFiles bool

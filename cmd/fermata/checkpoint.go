@@ -75,6 +75,7 @@ The last line of stdout is the REF of the new checkpoint.`),
 	f.IntVar(&o.Session, "session", 0, "add every process of the session `SID`")
 	f.StringVar(&o.Cgroup, "cgroup", "", "add every process of the cgroup at `DIR` and below it")
 	f.BoolVar(&o.AllowSeccompRisk, "seccomp-risk", false, "save also programs that their own seccomp filter would end, should fermata be killed in the microseconds in which it works inside them")
+	f.BoolVar(&o.SkipDontDump, "skip-dontdump", false, "leave out private memory that the program excludes from core dumps (MADV_DONTDUMP); it comes back as zeros")
 	f.BoolVar(&o.SaveFiles, "save-files", false, "put the content of files open for writing into the checkpoint")
 	f.StringVar(&snapshot, "snapshot", "auto", "save the memory from a copy-on-write snapshot while the program runs: `WHEN` is auto (when it is large), always or never")
 	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up when the program cannot be stopped within this `TIME`")

@@ -61,10 +61,13 @@ type Collector struct {
 	// AllowSeccompRisk: tasks may be saved that their own seccomp would end,
 	// should this process be killed while its executor is in them.
 	AllowSeccompRisk bool
-	filters          *filters
-	groups           *cgroups
-	attached         map[uint64]uint64     // of SysV segments: how many areas of the tree map them
-	secure           map[int]*seccompState // of threads under seccomp
+	// SkipDontDump: private anonymous areas with MADV_DONTDUMP are saved without
+	// their pages.
+	SkipDontDump bool
+	filters      *filters
+	groups       *cgroups
+	attached     map[uint64]uint64     // of SysV segments: how many areas of the tree map them
+	secure       map[int]*seccompState // of threads under seccomp
 	// ownVdso is this kernel's vdso image.
 	vdsoSize uint64
 }

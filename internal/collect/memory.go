@@ -228,7 +228,7 @@ func (t *Task) own(skip map[*Area]bool) (out []*Area) {
 	for i := range t.Areas {
 		// What may be dropped is: a secret of the moment (vgetrandom(7)) shall
 		// neither come to lie on a disk nor be had twice.
-		if a := &t.Areas[i]; !a.Shared && a.Entry.GetStatus()&special == 0 && a.Flags&procfs.VMDroppable == 0 && !skip[a] {
+		if a := &t.Areas[i]; !a.Shared && a.Entry.GetStatus()&special == 0 && a.Flags&procfs.VMDroppable == 0 && !a.Left && !skip[a] {
 			out = append(out, a)
 		}
 	}

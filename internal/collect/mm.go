@@ -15,6 +15,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/image/fm"
 	"github.com/fermata-cr/fermata/internal/memory"
 	"github.com/fermata-cr/fermata/internal/procfs"
+	"github.com/fermata-cr/fermata/internal/resource"
 )
 
 // Status bits of vma_entry in the interchange schema.
@@ -39,6 +40,8 @@ type Area struct {
 	procfs.Smap
 	Entry *vma.VmaEntry
 	Extra *fm.VmaExtra
+	// Left: its pages are not saved, as the program or the user wishes.
+	Left bool
 }
 
 // Shared is a shared memory object that areas map: shmem without a name in any
@@ -153,6 +156,12 @@ func (c *Collector) area(t *Task, a *Area) error {
 	}
 	e.Flags, e.Status = proto.Uint32(flags), proto.Uint32(status)
 	c.flagged(t, a)
+	if name, ok := strings.CutPrefix(a.Path, "/memfd:"); ok && status&VMAMemfd != 0 {
+		a.Left = resource.ZeroMemfd(name) || resource.UnmapMemfd(name)
+	}
+	if c.SkipDontDump && a.Flags&procfs.VMDontDump != 0 && a.Flags&procfs.VMHugeTLB == 0 && status&VMAAnonPrivate != 0 {
+		a.Left = true
+	}
 	return nil
 }
 

@@ -293,12 +293,18 @@ func (b *builder) open() (err error) {
 	b.files.MemfdFill = func(m *memfd.MemfdInodeEntry, fd int) error {
 		o := b.shm[memfdKey(m.GetInodeId())]
 		if o == nil {
-			return nil // empty
+			return nil // empty, or left out
 		}
 		if m.GetHugetlbFlag() != 0 {
 			o.HugeShift = proto.Uint32(max(m.GetHugetlbFlag()>>mapHugeShift, 21))
 		}
-		return b.fillObject(o.ShmObject, fd)
+		if err := b.fillObject(o.ShmObject, fd); err != nil || !resource.RestoredMemfd(m.GetName()) {
+			return err
+		}
+		return countRestore(fd)
+	}
+	if err := b.heedNames(); err != nil {
+		return err
 	}
 	return b.readOwn()
 }

@@ -115,13 +115,33 @@ func (d *Dump) memfdInode(f *File) (uint32, error) {
 	x.Dev, x.Ino = proto.Uint64(f.Stat.Dev), proto.Uint64(f.Stat.Ino)
 	x.MtimeNs, x.AtimeNs = proto.Int64(f.Stat.Mtim.Nano()), proto.Int64(f.Stat.Atim.Nano())
 	d.Image.Add("memfd-inodes", m)
-	if d.MemfdContent != nil {
+	if d.MemfdContent != nil && !ZeroMemfd(name) && !UnmapMemfd(name) {
 		if err := d.MemfdContent(m.GetInodeId(), src, m.GetSize()); err != nil {
 			return 0, fmt.Errorf("content: %w", err)
 		}
 	}
 	return *n, nil
 }
+
+// Names by which a program says what becomes of a memfd (docs/for-programs.md);
+// behind a colon follows whatever it likes.
+const (
+	zeroMemfd     = "fermata:zero"     // the content is not saved: zeros come back
+	unmapMemfd    = "fermata:unmap"    // nor are its mappings
+	restoredMemfd = "fermata:restored" // its first 8 bytes count restores
+)
+
+func isNamed(name, what string) bool { return name == what || strings.HasPrefix(name, what+":") }
+
+// ZeroMemfd tells whether the content of a memfd of that name is left out.
+func ZeroMemfd(name string) bool { return isNamed(name, zeroMemfd) }
+
+// UnmapMemfd tells whether content and mappings of a memfd of that name are left
+// out.
+func UnmapMemfd(name string) bool { return isNamed(name, unmapMemfd) }
+
+// RestoredMemfd tells whether a memfd of that name counts restores.
+func RestoredMemfd(name string) bool { return isNamed(name, restoredMemfd) }
 
 type memfdTableKey struct{}
 
