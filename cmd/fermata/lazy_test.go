@@ -153,6 +153,7 @@ func (c *command) caught(p *program, ref string) (handler, watch int) {
 	c.t.Helper()
 	status := fmt.Sprintf("/proc/%d/status", p.Process.Pid)
 	for range 20 {
+		awaitNone(c.t, "fermata-lazy") // of an attempt before
 		cmd, _, errs := c.start("restore", "--lazy", "--detach", ref)
 		var h []int
 		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {

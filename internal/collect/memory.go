@@ -381,7 +381,7 @@ func (c *Collector) rest(t *Task, out *memory.Outgoing, share bool) error {
 			return noSnapshot("area %#x-%#x is not as it was in the snapshot of its memory", a.Start, a.End)
 		}
 		for a := range t.held {
-			if a.Flags&procfs.VMDroppable != 0 {
+			if a.Flags&procfs.VMDroppable != 0 || a.Left {
 				t.runs = out.Forget(t.runs, a.Start, a.End)
 			}
 		}

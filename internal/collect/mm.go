@@ -156,12 +156,6 @@ func (c *Collector) area(t *Task, a *Area) error {
 	}
 	e.Flags, e.Status = proto.Uint32(flags), proto.Uint32(status)
 	c.flagged(t, a)
-	if name, ok := strings.CutPrefix(a.Path, "/memfd:"); ok && status&VMAMemfd != 0 {
-		a.Left = resource.ZeroMemfd(name) || resource.UnmapMemfd(name)
-	}
-	if c.SkipDontDump && a.Flags&procfs.VMDontDump != 0 && a.Flags&procfs.VMHugeTLB == 0 && status&VMAAnonPrivate != 0 {
-		a.Left = true
-	}
 	return nil
 }
 
@@ -187,6 +181,13 @@ func (c *Collector) flagged(t *Task, a *Area) {
 		a.Extra.HugeShift = proto.Uint32(shift(a.KernelPageSize))
 	}
 	a.Entry.Flags = proto.Uint32(flags)
+	status := a.Entry.GetStatus()
+	if name, ok := strings.CutPrefix(a.Path, "/memfd:"); ok && status&VMAMemfd != 0 {
+		a.Left = resource.ZeroMemfd(name) || resource.UnmapMemfd(name)
+	}
+	if c.SkipDontDump && a.Flags&procfs.VMDontDump != 0 && a.Flags&procfs.VMHugeTLB == 0 && status&VMAAnonPrivate != 0 {
+		a.Left = true
+	}
 	if m := madvice(a.Flags); m != 0 {
 		a.Entry.Madv = proto.Uint64(m)
 	}
