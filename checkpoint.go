@@ -134,7 +134,6 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if c.draft, err = newDraft(c.opt.To, c.opt.Layout); err != nil {
 		return nil, err
 	}
-	go collect.Warm()
 	c.watch = guardian.Begin()
 	defer c.watch.Close()
 	defer func() {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/criu"
 	"github.com/fermata-cr/fermata/internal/fault"
 )
@@ -27,9 +26,6 @@ func main() {
 	}
 	if args, ok := compatible(os.Args); ok {
 		os.Exit(criu.Main(args, os.Stdout, os.Stderr))
-	}
-	if len(os.Args) > 1 && (os.Args[1] == "checkpoint" || os.Args[1] == "restore") {
-		go collect.Warm()
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }

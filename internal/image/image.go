@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/image/wire"
 )
 
 // Version is the format this code writes, and the newest it reads.
@@ -131,7 +132,7 @@ func (im *Image) Records(name string) ([]Record, error) {
 		recs := make([]Record, len(p.raw))
 		for i, r := range p.raw {
 			m := mt.New().Interface()
-			if err := (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(r.msg, m); err != nil {
+			if err := wire.Unmarshal(r.msg, m); err != nil {
 				return nil, fault.Errorf(fault.ErrDamaged, "part %s, record %d: %w", name, i, err)
 			}
 			recs[i] = Record{m, r.payload}
@@ -184,7 +185,6 @@ func (im *Image) Encode() ([]byte, error) {
 	b = append(b, magic[:]...)
 	b = le.AppendUint32(b, Version)
 	b = le.AppendUint32(b, uint32(len(im.order)))
-	opt := proto.MarshalOptions{AllowPartial: true, Deterministic: true}
 	for _, name := range im.order {
 		recs, err := im.Records(name)
 		if err != nil {
@@ -200,10 +200,7 @@ func (im *Image) Encode() ([]byte, error) {
 			at := len(b)
 			b = le.AppendUint32(b, 0)
 			b = le.AppendUint32(b, uint32(len(r.Payload)))
-			var err error
-			if b, err = opt.MarshalAppend(b, r.Msg); err != nil {
-				return nil, fmt.Errorf("part %s: %w", name, err)
-			}
+			b = wire.Append(b, r.Msg)
 			le.PutUint32(b[at:], uint32(len(b)-at-8))
 			b = append(b, r.Payload...)
 		}
@@ -215,7 +212,7 @@ func (im *Image) Encode() ([]byte, error) {
 }
 
 // Decode reads a metadata file. Anything that is not whole, byte for byte, is
-// fault.ErrDamaged.
+// fault.ErrDamaged. The image shares memory with b, which must not change.
 func Decode(b []byte) (*Image, error) {
 	le := binary.LittleEndian
 	bad := func(f string, a ...any) (*Image, error) {

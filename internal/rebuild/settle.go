@@ -16,6 +16,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/image/wire"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
 )
@@ -80,11 +81,11 @@ func (b *builder) layout(p, from *proc) error {
 }
 
 func sameLayout(p, from *proc) bool {
-	a, c := proto.CloneOf(p.mm), proto.CloneOf(from.mm)
+	a, c := wire.Clone(p.mm), wire.Clone(from.mm)
 	a.Vmas, c.Vmas = nil, nil
 	a.Dumpable, c.Dumpable = nil, nil
 	a.ThpDisabled, c.ThpDisabled = nil, nil
-	return proto.Equal(a, c)
+	return wire.Equal(a, c)
 }
 
 // dispositions sets how signals are handled, unless they were inherited so.
@@ -518,7 +519,7 @@ func (b *builder) itimers(p *proc) error {
 		if fired[t.GetId()] {
 			// Its signal is pending: it expires at once, while everything is
 			// blocked, and the signal is its own again.
-			t = proto.CloneOf(t)
+			t = wire.Clone(t)
 			left[t.GetId()] = int64(t.GetValueNs())
 			t.ValueNs = proto.Uint64(1)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/image/wire"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
 )
@@ -437,7 +438,7 @@ func (d *Dump) Fown(f *File) (*fown.FownEntry, error) {
 	if w.PID == 0 && w.Signal == 0 {
 		return noOwner, nil
 	}
-	o := proto.CloneOf(noOwner)
+	o := wire.Clone(noOwner)
 	if w.PID != 0 && !d.ownerInside(f, w) {
 		what := [...]string{"thread", "process", "process group"}[min(max(w.Type, 0), 2)]
 		d.Refusal(f, fmt.Sprintf("its I/O signals go to %s %d, outside the tree", what, w.PID), "checkpoint that process too, or F_SETOWN to one inside")
