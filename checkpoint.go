@@ -123,6 +123,14 @@ func (c *checkpoint) progress(phase string, done, total int64) {
 }
 
 func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
+	var prepared sync.WaitGroup
+	if c.opt.After == AfterResume {
+		prepared.Go(func() { c.prepare(collect.Private(append([]int{pid}, c.opt.ExtraRoots...))) })
+		defer func() {
+			prepared.Wait()
+			c.giveUp()
+		}()
+	}
 	if err := c.findRoots(pid); err != nil {
 		return nil, err
 	}
@@ -141,12 +149,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			c.draft.discard()
 		}
 	}()
-	var prepared sync.WaitGroup
 	private := collect.Private(c.roots)
-	if c.opt.After == AfterResume {
-		prepared.Go(func() { c.prepare(private) })
-		defer c.giveUp()
-	}
 	survey := collect.Look(c.roots, c.exclude)
 	prepared.Wait()
 	if err := c.guarded(); err != nil {
@@ -310,6 +313,11 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if !thawed {
 		c.watch.Patience(heldMax)
 	}
+	// The messages of files that travel along are completed when those are
+	// copied, others when a snapshot tells.
+	if !c.draft.hasFiles() && !c.col.Snapshots {
+		c.col.Image.EncodeAhead()
+	}
 	if err := c.draft.writePages(c, mem); err != nil {
 		if c.col.Lost() {
 			err = &collect.SnapshotError{Err: fmt.Errorf("the snapshot of its memory was ended from outside")}
@@ -346,6 +354,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if err := thaw(); err != nil {
 		return nil, fmt.Errorf("the checkpoint %s is whole, but: %w", c.opt.To, err)
 	}
+	c.watch.Dismiss()
 	if c.opt.After == AfterKill && !c.opt.NoWait {
 		res.Notes = append(res.Notes, c.awaitFree()...)
 	}

@@ -15,8 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	_ "github.com/fermata-cr/fermata/cmd/fermata/internal/early"
 	"github.com/fermata-cr/fermata/internal/criu"
 	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/guardian"
 )
 
 func main() {
@@ -27,7 +29,9 @@ func main() {
 	if args, ok := compatible(os.Args); ok {
 		os.Exit(criu.Main(args, os.Stdout, os.Stderr))
 	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	code := run(os.Args[1:], os.Stdout, os.Stderr)
+	guardian.Dismiss()
+	os.Exit(code)
 }
 
 // compatible tells whether CRIU's command line is meant: the binary is called so,

@@ -98,6 +98,7 @@ type Task struct {
 	snapshot *tracee.Snapshot
 	held     map[*Area]bool // areas that are read while it stands still
 	runs     *fm.PageRuns
+	facts    facts
 }
 
 // Survey is what is read before the freeze, to make the freeze short.
@@ -326,8 +327,12 @@ func (c *Collector) Close() error {
 
 // Collect reads everything but memory. What cannot be saved gathers in Refuse.
 func (c *Collector) Collect() error {
-	for _, p := range c.Tree.Processes {
-		t := &Task{Process: p}
+	tasks := make([]*Task, len(c.Tree.Processes))
+	for i, p := range c.Tree.Processes {
+		tasks[i] = &Task{Process: p, facts: facts{pid: p.PID, at: p.At()}}
+	}
+	defer c.readAhead(tasks)()
+	for _, t := range tasks {
 		if err := c.describe(t); err != nil {
 			return err
 		}

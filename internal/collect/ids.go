@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"slices"
 	"sort"
 
 	"google.golang.org/protobuf/proto"
@@ -59,7 +60,7 @@ func (s *kcmpSet) find(pid int) (uint32, error) {
 		return s.sorted[same].id, nil
 	}
 	s.next++
-	s.sorted = append(s.sorted[:i:i], append([]kobj{{pid, s.next}}, s.sorted[i:]...)...)
+	s.sorted = slices.Insert(s.sorted, i, kobj{pid, s.next})
 	return s.next, nil
 }
 

@@ -54,7 +54,7 @@ func (c *Collector) readMap(t *Task) ([]procfs.Smap, error) {
 	t.private = (m.Resident-min(m.Shared, m.Resident))*sys.PageSize + t.Status.VmSwap
 	t.large = c.SnapshotAbove > 0 && t.private >= c.SnapshotAbove
 	if !t.large || t.Status.VmLck != 0 { // a fork does not inherit locks
-		return procfs.ReadSmapsFlags(t.At())
+		return t.facts.readAreas()
 	}
 	maps, err := procfs.ReadMaps(t.At())
 	if err != nil {
@@ -63,7 +63,7 @@ func (c *Collector) readMap(t *Task) ([]procfs.Smap, error) {
 	sm := make([]procfs.Smap, len(maps))
 	for i := range maps {
 		if strings.HasPrefix(maps[i].Path, "/anon_hugepage") {
-			return procfs.ReadSmapsFlags(t.At())
+			return t.facts.readAreas()
 		}
 		sm[i].VMA = maps[i]
 	}

@@ -59,6 +59,7 @@ func (c *Collector) readAreas(t *Task) error {
 	if err != nil {
 		return err
 	}
+	t.facts.areas.smaps = nil // they are copied below
 	t.Areas = make([]Area, 0, len(sm))
 	t.maps = make([]procfs.VMA, 0, len(sm))
 	for i := range sm {

@@ -1,9 +1,7 @@
 package collect
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"sort"
 	"strings"
 
@@ -128,10 +126,10 @@ func (c *Collector) supported(t *Task) (bool, error) {
 		c.refuse(t, object, why, remedy)
 		ok = false
 	}
-	ns, err := procfs.ReadNamespaces(t.At(), 0)
-	if err != nil {
+	if err := t.facts.readBase(); err != nil {
 		return false, err
 	}
+	ns := t.facts.base.namespaces
 	names := make([]string, 0, len(ns))
 	for n := range ns {
 		names = append(names, n)
@@ -170,6 +168,7 @@ func (c *Collector) supported(t *Task) (bool, error) {
 			t.status[th.TID] = st
 		}
 		if st.Seccomp != 0 && ok {
+			var err error
 			if ok, err = c.seccomp(t, th, st); err != nil {
 				return false, err
 			}
@@ -230,26 +229,13 @@ func (c *Collector) threadsIn(vm uint32) int {
 
 // taskFiles reads what /proc has of a process.
 func (c *Collector) taskFiles(t *Task, tc *criu_core.TaskCoreEntry, x *fm.TaskExtra) error {
-	pers, err := procfs.ReadPersonality(t.At(), 0)
-	if err != nil {
+	if err := t.facts.readBase(); err != nil {
 		return err
 	}
-	tc.Personality = proto.Uint32(pers)
-	adj, err := procfs.ReadOOMScoreAdj(t.At())
-	if err != nil {
-		return err
-	}
-	tc.OomScoreAdj = proto.Int32(int32(adj))
-	if g, err := procfs.ReadAutogroup(t.PID); err == nil && g.Present {
-		x.Autogroup = proto.Int32(int32(g.Nice))
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if uid, err := procfs.ReadLoginUID(t.PID); err == nil {
-		tc.Loginuid = proto.Uint32(uid)
-	} else if !errors.Is(err, fs.ErrNotExist) && !procfs.IsGone(err) {
-		return err
-	}
+	f := &t.facts.base
+	tc.Personality = proto.Uint32(f.personal)
+	tc.OomScoreAdj = proto.Int32(int32(f.oomAdj))
+	tc.Loginuid, x.Autogroup = f.loginUID, f.autogroup
 	return nil
 }
 

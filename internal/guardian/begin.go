@@ -3,6 +3,7 @@ package guardian
 import (
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/fermata-cr/fermata/internal/faultpoint"
@@ -17,8 +18,29 @@ type Watch struct {
 	err     error
 }
 
-// Begin starts a guardian in the background.
+// prepared is the guardian for the next Begin.
+var prepared atomic.Pointer[Watch]
+
+// Prepare starts a guardian in the background for the Begin to come. Dismiss
+// must be called in the end, in case none comes.
+func Prepare() { prepared.Store(begin()) }
+
+// Dismiss ends a guardian that was prepared and not taken.
+func Dismiss() {
+	if w := prepared.Swap(nil); w != nil {
+		w.Close()
+	}
+}
+
+// Begin starts a guardian in the background, unless one was prepared.
 func Begin() *Watch {
+	if w := prepared.Swap(nil); w != nil {
+		return w
+	}
+	return begin()
+}
+
+func begin() *Watch {
 	w := &Watch{started: make(chan struct{})}
 	go func() {
 		defer close(w.started)
@@ -58,6 +80,10 @@ func (w *Watch) Patience(d time.Duration) {
 	}
 	w.Journal().Patience(d)
 }
+
+// Dismiss lets the guardian go when nothing is owed, and does not wait for it:
+// Close does.
+func (w *Watch) Dismiss() { w.Guardian().dismiss() }
 
 // Close dismisses the guardian, as Guardian.Close does.
 func (w *Watch) Close() { w.Guardian().Close() }

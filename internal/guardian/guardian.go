@@ -46,6 +46,7 @@ type Guardian struct {
 	Journal *journal.Journal
 	pid     int
 	pipe    int // the write end
+	let     bool
 }
 
 // Start starts a guardian of this process.
@@ -141,21 +142,27 @@ func (g *Guardian) PID() int {
 // Close dismisses the guardian and waits for it. If the journal says that
 // something is still owed, it stays and sees to that, and Close does not wait.
 func (g *Guardian) Close() {
+	g.dismiss()
 	if g == nil || g.pipe < 0 {
 		return
-	}
-	owing := g.Journal.Owing()
-	if !owing {
-		_, _ = unix.Write(g.pipe, []byte{1})
 	}
 	unix.Close(g.pipe)
 	g.pipe = -1
 	g.Journal.Close()
-	if owing {
+	if !g.let {
 		go g.reap()
 		return
 	}
 	g.reap()
+}
+
+// dismiss says good-bye to the guardian when nothing is owed.
+func (g *Guardian) dismiss() {
+	if g == nil || g.pipe < 0 || g.let || g.Journal.Owing() {
+		return
+	}
+	_, _ = unix.Write(g.pipe, []byte{1})
+	g.let = true
 }
 
 // reap takes the guardian's end, so that no zombie is left. Somebody else in

@@ -56,6 +56,14 @@ type Image struct {
 	mu    sync.Mutex
 	parts map[string]*part
 	order []string
+	ahead *ahead
+}
+
+// ahead is the encoding of the first parts, made in advance.
+type ahead struct {
+	parts int
+	b     []byte
+	done  chan struct{}
 }
 
 // New gives an empty image.
@@ -73,6 +81,8 @@ func (im *Image) Add(name string, m proto.Message, payload ...byte) {
 		p = &part{typ: m.ProtoReflect().Descriptor().FullName()}
 		im.parts[name] = p
 		im.order = append(im.order, name)
+	} else {
+		im.ahead = nil
 	}
 	p.records = append(p.records, Record{m, payload})
 }
@@ -90,6 +100,7 @@ func (im *Image) Drop(name string) bool {
 	if im.parts[name] == nil {
 		return false
 	}
+	im.ahead = nil
 	delete(im.parts, name)
 	for i, n := range im.order {
 		if n == name {
@@ -178,6 +189,40 @@ func One[T proto.Message](im *Image, name string) (T, error) {
 const headerSize = 16
 const trailerSize = 16
 
+// EncodeAhead begins to encode in the background what the image has, for the
+// Encode to come. Meanwhile parts may be added, but no message changed.
+func (im *Image) EncodeAhead() {
+	parts, err := im.take(im.order)
+	if err != nil {
+		return // as Encode will find
+	}
+	a := &ahead{parts: len(parts), done: make(chan struct{})}
+	im.ahead = a
+	go func() {
+		defer close(a.done)
+		a.b = appendParts(nil, parts)
+	}()
+}
+
+// take gives parts as they are now, decoded.
+func (im *Image) take(names []string) ([]named, error) {
+	out := make([]named, len(names))
+	for i, n := range names {
+		recs, err := im.Records(n)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = named{n, im.parts[n].typ, recs}
+	}
+	return out, nil
+}
+
+type named struct {
+	name    string
+	typ     protoreflect.FullName
+	records []Record
+}
+
 // Encode gives the metadata file's bytes.
 func (im *Image) Encode() ([]byte, error) {
 	le := binary.LittleEndian
@@ -185,18 +230,32 @@ func (im *Image) Encode() ([]byte, error) {
 	b = append(b, magic[:]...)
 	b = le.AppendUint32(b, Version)
 	b = le.AppendUint32(b, uint32(len(im.order)))
-	for _, name := range im.order {
-		recs, err := im.Records(name)
-		if err != nil {
-			return nil, err
-		}
-		p := im.parts[name]
-		b = le.AppendUint16(b, uint16(len(name)))
+	names := im.order
+	if a := im.ahead; a != nil {
+		<-a.done
+		b, names = append(b, a.b...), names[a.parts:]
+	}
+	parts, err := im.take(names)
+	if err != nil {
+		return nil, err
+	}
+	b = appendParts(b, parts)
+	b = le.AppendUint64(b, uint64(len(b)+trailerSize))
+	b = le.AppendUint32(b, crc32.Checksum(b, Castagnoli))
+	b = append(b, "END\n"...)
+	return b, nil
+}
+
+// appendParts appends the encodings of parts.
+func appendParts(b []byte, parts []named) []byte {
+	le := binary.LittleEndian
+	for _, p := range parts {
+		b = le.AppendUint16(b, uint16(len(p.name)))
 		b = le.AppendUint16(b, uint16(len(p.typ)))
-		b = le.AppendUint32(b, uint32(len(recs)))
-		b = append(b, name...)
+		b = le.AppendUint32(b, uint32(len(p.records)))
+		b = append(b, p.name...)
 		b = append(b, p.typ...)
-		for _, r := range recs {
+		for _, r := range p.records {
 			at := len(b)
 			b = le.AppendUint32(b, 0)
 			b = le.AppendUint32(b, uint32(len(r.Payload)))
@@ -205,10 +264,7 @@ func (im *Image) Encode() ([]byte, error) {
 			b = append(b, r.Payload...)
 		}
 	}
-	b = le.AppendUint64(b, uint64(len(b)+trailerSize))
-	b = le.AppendUint32(b, crc32.Checksum(b, Castagnoli))
-	b = append(b, "END\n"...)
-	return b, nil
+	return b
 }
 
 // Decode reads a metadata file. Anything that is not whole, byte for byte, is

@@ -193,24 +193,35 @@ func (g *Gadgets) findSigreturn(pid int, v *procfs.VMA) {
 			}
 		}
 	}
-	// A libc has both near its beginning; fresh memory for all of it would cost
-	// more than the search.
+	// Piece by piece: a libc has both near its beginning, and fresh memory for
+	// more of it would cost more than the search. Each piece begins with the end
+	// of the one before, for what lies across.
+	const piece, overlap = 32 << 10, 1 << 10
 	o := textOffsets{-1, -1, 0}
-	for n := min(v.End-v.Start, 256<<10); ; n = v.End - v.Start {
-		b := make([]byte, n)
-		if sys.ReadMem(pid, v.Start, b) != nil {
+	buf := make([]byte, overlap+piece)
+	kept := 0
+	for at := v.Start; at < v.End && (o.sigreturn < 0 || o.exit < 0); {
+		n := int(min(v.End-at, piece))
+		if sys.ReadMem(pid, at, buf[kept:kept+n]) != nil {
 			return
 		}
+		b := buf[:kept+n]
+		base := int(at-v.Start) - kept
 		for _, f := range sigreturnForms {
-			if i := bytes.Index(b, f); i >= 0 {
-				o.sigreturn = i
-				o.exit, o.exitReg = scanExit(b)
-				break
+			if i := bytes.Index(b, f); i >= 0 && o.sigreturn < 0 {
+				o.sigreturn = base + i
 			}
 		}
-		if o.exit >= 0 || n == v.End-v.Start {
-			break
+		if o.exit < 0 {
+			if o.exit, o.exitReg = scanExit(b); o.exit >= 0 {
+				o.exit += base
+			}
 		}
+		kept = copy(buf, b[max(0, len(b)-overlap):])
+		at += uint64(n)
+	}
+	if o.sigreturn < 0 {
+		o.exit = -1
 	}
 	if v.Ino != 0 {
 		textAt.Store(key, o)
@@ -400,8 +411,9 @@ func scanPops(b []byte) (n int, ok bool) {
 	return 0, false
 }
 
-// OwnVdso gives this process's vdso image, for comparing with a task's.
-func OwnVdso() ([]byte, error) {
+// OwnVdso gives this process's vdso image, for comparing with a task's. It must
+// not be changed.
+var OwnVdso = sync.OnceValues(func() ([]byte, error) {
 	maps, err := procfs.ReadMaps(os.Getpid())
 	if err != nil {
 		return nil, err
@@ -412,4 +424,4 @@ func OwnVdso() ([]byte, error) {
 		}
 	}
 	return nil, os.ErrNotExist
-}
+})
