@@ -19,7 +19,6 @@ import (
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/guardian"
-	"github.com/fermata-cr/fermata/internal/journal"
 	"github.com/fermata-cr/fermata/internal/memory"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/repo"
@@ -202,9 +201,6 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	c.draft.attach(c.col, c.opt)
 	if g := c.watch.Guardian(); g != nil {
 		c.col.Files.Guard, c.col.Files.GuardTerminal = g.Sockopt, g.Terminal
-		c.col.Files.GuardLink = func(name string, dev, ino uint64) {
-			c.watch.Journal().AddText(journal.Link, name, dev, ino)
-		}
 	}
 	c.progress("collect", 0, int64(len(c.tree.Processes)))
 	if err := c.col.Collect(); err != nil {

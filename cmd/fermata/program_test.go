@@ -409,3 +409,40 @@ func TestRestoreInterrupted(t *testing.T) {
 	}
 	t.Logf("%d undone, %d reached the program of %d", undone, reached, n)
 }
+
+// TestRemoveTakesLinks: a name that a checkpoint has given to a file goes with
+// it, and no other checkpoint's.
+func TestRemoveTakesLinks(t *testing.T) {
+	c := newCommand(t)
+	p := target(t, `mkdir "hid"; open F, "+>", "a"; link "a", "hid/b"; unlink "a";`+waiting)
+	// What is in there cannot be found any more.
+	hid := filepath.Join(p.Dir, "hid")
+	if err := unix.Mount("fermata-test", hid, "tmpfs", 0, ""); err != nil {
+		t.Skipf("mount: %v", err)
+	}
+	defer unix.Unmount(hid, unix.MNT_DETACH)
+	pid := strconv.Itoa(p.Process.Pid)
+	links := func() int {
+		l, err := filepath.Glob(filepath.Join(p.Dir, ".fermata-link-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(l)
+	}
+	for i, to := range []string{"one", "two"} {
+		c.run(0, "checkpoint", "--to", to, pid)
+		// Nor does a guardian take it for something that was left.
+		for range 50 {
+			if n := links(); n != i+1 {
+				t.Fatalf("%d names after %d checkpoints", n, i+1)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	for i, to := range []string{"one", "two"} {
+		c.run(0, "remove", to)
+		if n := links(); n != 1-i {
+			t.Errorf("%d names when %s is removed", n, to)
+		}
+	}
+}

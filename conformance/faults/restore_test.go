@@ -129,3 +129,39 @@ func TestRestoreInterrupted(t *testing.T) {
 	}
 	t.Logf("%d of %d were ended within %v", ended, n, span)
 }
+
+// TestNamesAfterDeath kills a restore while files and directories that have no
+// name any more have one, for a moment.
+func TestNamesAfterDeath(t *testing.T) {
+	to, pid, dir := saveScript(t, `open F, "+>", "gone"; mkdir "d"; open G, "+>", "d/gone"; opendir D, "d"; unlink "gone", "d/gone"; rmdir "d"; symlink "x", "foreign"`)
+	// Somebody else's, in the place of one and in that of none.
+	foreign := filepath.Join(dir, "gone")
+	if err := os.WriteFile(foreign, []byte("foreign"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range []string{"ghost.created:1", "ghost.named:1", "ghost.named:2", "ghost.named:3"} {
+		cmd := exec.Command(fermata, "restore", "--detach", to)
+		cmd.Env = append(os.Environ(), "FERMATA_FAULT=kill:"+fault)
+		if err := launch(cmd); err != nil {
+			t.Fatal(err)
+		}
+		if cmd.Wait() == nil {
+			t.Errorf("%s: it ended well", fault)
+			unix.Kill(pid, unix.SIGKILL)
+		}
+		ours.Delete(cmd.Process.Pid)
+		var left []string
+		for end := time.Now().Add(3 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+			reap()
+			left, _ = filepath.Glob(filepath.Join(dir, "*"))
+			hidden, _ := filepath.Glob(filepath.Join(dir, ".*"))
+			left = append(left, hidden...)
+			if len(left) == 3 && len(strangers()) == 0 || time.Now().After(end) {
+				break
+			}
+		}
+		if b, err := os.ReadFile(foreign); len(left) != 3 || err != nil || string(b) != "foreign" {
+			t.Errorf("%s: left %q; the file of somebody else is %q (%v)", fault, left, b, err)
+		}
+	}
+}

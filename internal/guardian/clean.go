@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,9 +115,13 @@ func (c *cleaner) drafts() {
 	if published {
 		return
 	}
-	for _, r := range c.book.Of(journal.Link) {
-		if isInode(r.Text, r.V[0], r.V[1]) {
-			_ = unix.Unlink(r.Text)
+	links := c.book.Of(journal.Link)
+	// What is in a directory before that.
+	slices.SortFunc(links, func(a, b journal.Record) int { return len(b.Text) - len(a.Text) })
+	for _, r := range links {
+		ours := r.V[1] == 0 && filepath.IsAbs(r.Text) && strings.HasPrefix(filepath.Base(r.Text), journal.TempPrefix)
+		if (ours || isInode(r.Text, r.V[0], r.V[1])) && unix.Unlink(r.Text) != nil {
+			_ = unix.Rmdir(r.Text)
 		}
 	}
 }

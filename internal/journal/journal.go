@@ -45,8 +45,9 @@ const (
 	// Draft is a checkpoint on its way: its directory and, behind a NUL, the
 	// name it will get; the directory's device and inode once it is made.
 	Draft
-	// Link is a name that was given to a file: the name, device and inode. It
-	// stays when the draft is published.
+	// Link is a name that was given to a file: the name, device and inode, which
+	// are 0 where the name alone says that it is fermata's. It stays when the
+	// draft is published.
 	Link
 	// Sockopt is an option of a socket that was changed for a moment: the
 	// socket's inode, level, option, the value's length, up to 16 bytes of it.
@@ -59,6 +60,9 @@ const (
 	// if it has to run; the path of its freezer file.
 	Freezer
 )
+
+// TempPrefix begins the names of files that fermata makes for a moment.
+const TempPrefix = ".fermata-ghost-"
 
 // Layout, in bytes: a header page, the entries, the text.
 const (

@@ -21,6 +21,7 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/guardian"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
 	"github.com/fermata-cr/fermata/internal/lazy"
@@ -116,6 +117,9 @@ type builder struct {
 	leftOut     int64
 	total       int64
 	err         error
+
+	guard     *guardian.Guardian // of names that are there for a moment
+	unguarded bool
 
 	groupSets *groupSets
 	segments  map[uint64]*segment
@@ -289,7 +293,7 @@ func (b *builder) open() (err error) {
 	b.files.Saved, b.files.Inherit = b.opt.Saved, b.opt.Inherit
 	b.files.Task = b.task
 	b.files.Clock, b.files.Foreground = b.clock, b.opt.Foreground
-	b.files.PID = b.hostPID
+	b.files.PID, b.files.GuardName = b.hostPID, b.guardName
 	b.files.MemfdFill = func(m *memfd.MemfdInodeEntry, fd int) error {
 		o := b.shm[memfdKey(m.GetInodeId())]
 		if o == nil {
@@ -427,6 +431,7 @@ func BootID() string {
 }
 
 func (b *builder) openFiles() error {
+	defer b.dismissGuard()
 	if err := b.files.OpenAll(); err != nil {
 		return err
 	}
@@ -792,6 +797,7 @@ func reap(pid int, end time.Time) {
 }
 
 func (b *builder) close() {
+	b.dismissGuard()
 	if b.seed != nil {
 		_ = unix.Kill(b.seed.pid, unix.SIGKILL)
 		for {

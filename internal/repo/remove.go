@@ -9,8 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/resource"
 )
 
 // trash begins the names of checkpoints that are being removed.
@@ -46,10 +50,14 @@ func (r Repo) Remove(ref string) error {
 			Object: dir, Why: reason, Remedy: "only checkpoints are removed; nothing was touched",
 		}}}
 	}
+	links := hiddenLinks(dir)
 	parent := filepath.Dir(dir)
 	gone := filepath.Join(parent, trash+filepath.Base(dir)+"-"+letters(8))
 	if err := os.Rename(dir, gone); err != nil {
 		return kind(fmt.Errorf("remove checkpoint %s: %w", ref, err))
+	}
+	for _, l := range links {
+		l.remove()
 	}
 	if err := os.RemoveAll(gone); err != nil {
 		return kind(fmt.Errorf("remove checkpoint %s: what is left of it is now %s: %w", ref, gone, err))
@@ -102,4 +110,38 @@ func why(dir string, inRepo bool) string {
 		return fmt.Sprintf("not a checkpoint: %q in it is not fermata's", image.MetaName)
 	}
 	return ""
+}
+
+// hiddenLink is a name that a checkpoint has given to a file which had lost the
+// one the program knew: nobody else needs it.
+type hiddenLink struct {
+	name     string
+	dev, ino uint64
+}
+
+// hiddenLinks gives those of a checkpoint; none of one that cannot be read.
+func hiddenLinks(dir string) (out []hiddenLink) {
+	im, err := image.Read(dir)
+	if err != nil {
+		return nil
+	}
+	all, err := image.All[*fm.FileExtra](im, "file-extra")
+	if err != nil {
+		return nil
+	}
+	for _, x := range all {
+		if name := x.GetLinkPath(); filepath.IsAbs(name) && strings.HasPrefix(filepath.Base(name), resource.LinkPrefix) {
+			out = append(out, hiddenLink{name, x.GetDev(), x.GetIno()})
+		}
+	}
+	return out
+}
+
+// remove removes the name, if it is still that file's. Where that may not be, it
+// stays: the checkpoint is what was to be removed.
+func (l hiddenLink) remove() {
+	var st unix.Stat_t
+	if unix.Lstat(l.name, &st) == nil && uint64(st.Dev) == l.dev && st.Ino == l.ino {
+		_ = unix.Unlink(l.name)
+	}
 }

@@ -1,10 +1,10 @@
 package resource
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -27,12 +27,12 @@ import (
 //	         (file_extra.saved and extents of file N) in the checkpoint.
 //	LINKED   the inode has another name, file_extra.link_path. When none is found
 //	         that the program knows, fermata makes one: a hidden link
-//	         (linkPrefix) beside the old name, once the checkpoint cannot be
+//	         (LinkPrefix) beside the old name, once the checkpoint cannot be
 //	         refused any more (Dump.Commit); it is taken away again when the
 //	         checkpoint fails, and at the end of a restore.
 
-// linkPrefix begins the name of a link that fermata made.
-const linkPrefix = ".fermata-link-"
+// LinkPrefix begins the name of a link that fermata made for one checkpoint.
+const LinkPrefix = ".fermata-link-"
 
 // criuLinkPrefix begins that of a link that CRIU made.
 const criuLinkPrefix = "link_remap."
@@ -158,7 +158,7 @@ func (d *Dump) otherName(f *File) (string, error) {
 		if unix.Access(dir, unix.W_OK) != nil {
 			return "", nil
 		}
-		name := filepath.Join(dir, fmt.Sprintf("%s%x-%x-%d", linkPrefix, f.Stat.Dev, f.Stat.Ino, os.Getpid()))
+		name := filepath.Join(dir, fmt.Sprintf("%s%x-%x-%s", LinkPrefix, f.Stat.Dev, f.Stat.Ino, rand.Text()))
 		d.links = append(d.links, hiddenLink{f, name})
 		return name, nil
 	})
@@ -234,7 +234,7 @@ func (s *nameSearch) look(dir string) (name string, dirs []string) {
 			text := unix.ByteSliceToString(b[direntName:size])
 			b = b[size:]
 			s.left--
-			if text == "." || text == ".." {
+			if text == "." || text == ".." || strings.HasPrefix(text, LinkPrefix) {
 				continue
 			}
 			if typ == unix.DT_DIR {

@@ -17,8 +17,10 @@ import (
 	remapfilepath "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 
 	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/journal"
 )
 
 // Files whose name is gone, at the restore: all of them are made, under their
@@ -263,10 +265,9 @@ func (f *farm) dir(path string) (string, error) {
 	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR:
 		return "", fmt.Errorf("%s: %w", parent, unix.ENOTDIR)
 	case errors.Is(err, unix.ENOENT):
-		if err := unix.Mkdir(parent, 0o700); err != nil {
+		if err := f.create(parent, func(path string) error { return unix.Mkdir(path, 0o700) }); err != nil {
 			return "", fmt.Errorf("%s: %w", parent, err)
 		}
-		f.gone = append(f.gone, func() { _ = unix.Rmdir(parent) })
 	case err != nil:
 		return "", fmt.Errorf("%s: %w", parent, err)
 	}
@@ -284,66 +285,141 @@ func (f *farm) make(g *ghostInode, where string) (string, error) {
 		if !errors.Is(err, unix.EEXIST) || try > 100 || g.linked != "" {
 			return "", err
 		}
-		where = filepath.Join(filepath.Dir(where), ".fermata-ghost-"+rand.Text())
+		where = filepath.Join(filepath.Dir(where), journal.TempPrefix+rand.Text())
 	}
 }
 
 func (f *farm) makeAt(g *ghostInode, where string) error {
-	remove := func() { _ = unix.Unlink(where) }
 	var err error
 	switch {
 	case g.linked != "":
-		err = unix.Linkat(unix.AT_FDCWD, g.linked, unix.AT_FDCWD, where, 0)
+		err = f.link(g.linked, where, 0)
 	case g.isDir():
-		if err = unix.Mkdir(where, 0o700); err == nil {
+		if err = f.create(where, func(path string) error { return unix.Mkdir(path, 0o700) }); err == nil {
 			g.base, err = unix.Open(where, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			remove = func() { _ = unix.Rmdir(where) }
 		}
 	case g.base >= 0:
-		err = unix.Linkat(unix.AT_FDCWD, selfFD(g.base), unix.AT_FDCWD, where, unix.AT_SYMLINK_FOLLOW)
+		err = f.link(selfFD(g.base), where, unix.AT_SYMLINK_FOLLOW)
 	case g.entry.GetMode()&unix.S_IFMT == unix.S_IFREG:
-		named, rerr := f.makeRegular(g, where)
-		if err = rerr; !named {
-			remove = func() {}
-		}
+		err = f.makeRegular(g, where)
 	default:
-		if err = f.makeNode(g, where); err == nil {
+		if err = f.create(where, func(path string) error { return makeNode(g, path) }); err == nil {
 			g.base, err = unix.Open(where, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", where, err)
 	}
-	f.gone = append(f.gone, remove)
+	return nil
+}
+
+// guard is GuardName, which may be nil.
+func (f *farm) guard(name string, dev, ino uint64) (gone func()) {
+	if f.r.GuardName == nil {
+		return func() {}
+	}
+	return f.r.GuardName(name, dev, ino)
+}
+
+// link gives an inode that exists a name, until clean.
+func (f *farm) link(from, where string, flags int) error {
+	var st unix.Stat_t
+	stat := unix.Lstat
+	if flags&unix.AT_SYMLINK_FOLLOW != 0 {
+		stat = unix.Stat
+	}
+	if err := stat(from, &st); err != nil {
+		return err
+	}
+	gone := f.guard(where, uint64(st.Dev), st.Ino)
+	if err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, where, flags); err != nil {
+		gone()
+		return err
+	}
+	f.named(where, false, gone)
+	return nil
+}
+
+// named notes a name that was made.
+func (f *farm) named(where string, dir bool, gone func()) {
+	f.gone = append(f.gone, func() {
+		if dir {
+			_ = unix.Rmdir(where)
+		} else {
+			_ = unix.Unlink(where)
+		}
+		gone()
+	})
+	faultpoint.At("ghost.named")
+}
+
+// create makes an inode with a name, until clean. Its first name says that it is
+// fermata's; once the inode is known it gets the other, if that is free.
+func (f *farm) create(where string, create func(path string) error) error {
+	first := filepath.Join(filepath.Dir(where), journal.TempPrefix+rand.Text())
+	gone := f.guard(first, 0, 0)
+	defer gone()
+	if err := create(first); err != nil {
+		return err
+	}
+	faultpoint.At("ghost.created")
+	var st unix.Stat_t
+	err := unix.Lstat(first, &st)
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if err == nil {
+		known := f.guard(where, uint64(st.Dev), st.Ino)
+		if err = unix.Renameat2(unix.AT_FDCWD, first, unix.AT_FDCWD, where, unix.RENAME_NOREPLACE); err == nil {
+			f.named(where, isDir, known)
+			return nil
+		}
+		known()
+	}
+	if isDir {
+		_ = unix.Rmdir(first)
+	} else {
+		_ = unix.Unlink(first)
+	}
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	// The file system does not know RENAME_NOREPLACE (renameat2(2)).
+	if err := create(where); err != nil {
+		return err
+	}
+	if err := unix.Lstat(where, &st); err != nil {
+		return err
+	}
+	f.named(where, isDir, f.guard(where, uint64(st.Dev), st.Ino))
 	return nil
 }
 
 // makeRegular makes a file with its content, and tells whether it has the name.
 // O_TMPFILE (Linux 3.11) is not known to all file systems; there the file has
 // its name from the start.
-func (f *farm) makeRegular(g *ghostInode, where string) (named bool, err error) {
+func (f *farm) makeRegular(g *ghostInode, where string) error {
 	if e := tmpfile(g); e != nil {
-		return false, f.makeTmpfile(g, e, filepath.Dir(where))
+		return f.makeTmpfile(g, e, filepath.Dir(where))
 	}
 	fd, err := unix.Open(filepath.Dir(where), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		if fd, err = unix.Open(where, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_RDWR|unix.O_CLOEXEC, 0o600); err != nil {
-			return false, err
+	unnamed := err == nil
+	if !unnamed {
+		err = f.create(where, func(path string) (err error) {
+			fd, err = unix.Open(path, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		named = true
 	}
-	if err = f.r.fill(fd, g.extra, int64(g.entry.GetSize())); err == nil && !named {
-		err = unix.Linkat(unix.AT_FDCWD, selfFD(fd), unix.AT_FDCWD, where, unix.AT_SYMLINK_FOLLOW)
+	if err = f.r.fill(fd, g.extra, int64(g.entry.GetSize())); err == nil && unnamed {
+		err = f.link(selfFD(fd), where, unix.AT_SYMLINK_FOLLOW)
 	}
 	if err != nil {
 		unix.Close(fd)
-		if named {
-			_ = unix.Unlink(where)
-		}
-		return false, err
+		return err
 	}
 	g.base = fd
-	return true, nil
+	return nil
 }
 
 // tmpfile gives the description of an inode that was opened with O_TMPFILE, or
@@ -381,7 +457,7 @@ func (f *farm) makeTmpfile(g *ghostInode, e *fdinfo.FileEntry, dir string) error
 
 func selfFD(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-func (f *farm) makeNode(g *ghostInode, where string) error {
+func makeNode(g *ghostInode, where string) error {
 	switch t := g.entry.GetMode() & unix.S_IFMT; t {
 	case unix.S_IFLNK:
 		return unix.Symlink(g.entry.GetSymlnkTarget(), where)
@@ -416,7 +492,7 @@ func (f *farm) open(g *ghostInode) error {
 		if g.linked != "" {
 			other := &regfile.RegFileEntry{Name: &g.linked, Flags: reg.Flags, Size: reg.Size, Mode: reg.Mode, Pos: reg.Pos}
 			err = f.r.opened(fd, other, x)
-			if b := filepath.Base(g.linked); strings.HasPrefix(b, linkPrefix) || strings.HasPrefix(b, criuLinkPrefix) {
+			if b := filepath.Base(g.linked); strings.HasPrefix(b, LinkPrefix) || strings.HasPrefix(b, criuLinkPrefix) {
 				f.dropLink(g.linked)
 			}
 		} else if flags&unix.O_PATH == 0 {

@@ -236,7 +236,7 @@ func TestHiddenLink(t *testing.T) {
 	defer func() { mostNames = 50000 }()
 	c := startChild(t, "lost").collect()
 	before := listing(t, c.dir)
-	if n := strings.Count(before, linkPrefix); n != 0 {
+	if n := strings.Count(before, LinkPrefix); n != 0 {
 		t.Errorf("linked before anything was checked: %s", before)
 	}
 	must(c.dump.Commit())
@@ -252,7 +252,7 @@ func TestHiddenLink(t *testing.T) {
 	if !strings.Contains(with, strings.TrimPrefix(told, c.dir)) || told == "" {
 		t.Errorf("the guardian heard of %q", told)
 	}
-	if n := strings.Count(with, linkPrefix); n != 1 {
+	if n := strings.Count(with, LinkPrefix); n != 1 {
 		t.Errorf("%d hidden links: %s", n, with)
 	}
 	// A restore that fails leaves everything as it is.

@@ -58,6 +58,12 @@ type Restore struct {
 	// content.
 	MemfdFill func(inode *memfd.MemfdInodeEntry, fd int) error
 
+	// GuardName hears of a name that is about to be made for a moment, so that it
+	// can be removed should this process die: with the inode it will have, or 0
+	// where only the name says that it is fermata's (journal.TempPrefix). It gives what
+	// to call when the name is gone or not made. nil: nobody would remove it.
+	GuardName func(name string, dev, ino uint64) (gone func())
+
 	// Inherit has descriptors that stand for files, by what those were.
 	Inherit map[string]int
 
