@@ -73,7 +73,7 @@ func (d *Dump) completeLocks() {
 		if l.f.Entry == nil {
 			continue
 		}
-		e, why := lockEntry(&l.Lock)
+		e, why := lockEntry(&l.Lock, l.f.Info.Flags&unix.O_ACCMODE == unix.O_RDONLY)
 		if why != "" {
 			d.NotNow(l.f, why, "wait until it is given up")
 			continue
@@ -116,12 +116,33 @@ func (f *File) holder(pid int) (int, int) {
 	return f.Holders[0].PID, f.Holders[0].FD
 }
 
-func lockEntry(l *procfs.Lock) (e *filelock.FileLockEntry, why string) {
+// Bits of a saved lease's type that another process is breaking: what is to be
+// left of it.
+const (
+	breakToNone = 0x10
+	breakToRead = 0x20
+)
+
+// lockEntry gives the record of a lock on a file that is open for reading only,
+// or not.
+func lockEntry(l *procfs.Lock, readOnly bool) (e *filelock.FileLockEntry, why string) {
 	e = &filelock.FileLockEntry{Start: proto.Int64(int64(l.Start)), Len: proto.Int64(0)}
 	if l.End != procfs.EndOfFile {
 		e.Len = proto.Int64(int64(l.End-l.Start) + 1)
 	}
 	write := l.Mode == procfs.LockWrite
+	if l.Kind == procfs.LockLease && l.State == "BREAKING" {
+		// The kernel shows what the lease is to become. It was one for writing,
+		// unless nothing is to be left of it, when that makes no difference.
+		e.Flag, e.Type = proto.Uint32(flLease), proto.Uint32(unix.F_WRLCK|breakToRead)
+		if l.Mode != procfs.LockRead {
+			e.Type = proto.Uint32(unix.F_WRLCK | breakToNone)
+			if readOnly {
+				e.Type = proto.Uint32(unix.F_RDLCK | breakToNone)
+			}
+		}
+		return e, ""
+	}
 	if !write && l.Mode != procfs.LockRead {
 		return nil, fmt.Sprintf("its %s is being given up", l.Kind)
 	}
@@ -219,7 +240,7 @@ func (r *Restore) nameOf(id uint32, fd int) string {
 func (l savedLock) String() string {
 	kind := map[uint32]string{flPosix: "POSIX ", flOFD: "OFD ", flFlock: "flock ", flLease: ""}[l.GetFlag()]
 	mode := "read"
-	if l.GetFlag() == flFlock && l.GetType() == unix.LOCK_EX || l.GetFlag() != flFlock && l.GetType() == unix.F_WRLCK {
+	if l.GetFlag() == flFlock && l.GetType() == unix.LOCK_EX || l.GetFlag() != flFlock && l.GetType()&^(breakToNone|breakToRead) == unix.F_WRLCK {
 		mode = "write"
 	}
 	switch {
@@ -300,6 +321,11 @@ func (r *Restore) locksInTask(t Task) error {
 				}
 				return fmt.Errorf("pid %d fd %d: %s: %w", pid, l.GetFd(), l, err)
 			}
+			if l.GetFlag() == flLease && l.GetType()&(breakToNone|breakToRead) != 0 {
+				if err := r.breakLease(l); err != nil {
+					return fmt.Errorf("pid %d fd %d: %s: breaking it: %w", pid, l.GetFd(), l, err)
+				}
+			}
 		}
 		mine = nil
 		e.Reset()
@@ -323,7 +349,7 @@ func (r *Restore) locksInTask(t Task) error {
 		case flFlock:
 			e.Add(unix.SYS_FLOCK, fd, uint64(l.GetType())|unix.LOCK_NB)
 		case flLease:
-			e.Add(unix.SYS_FCNTL, fd, unix.F_SETLEASE, uint64(l.GetType()))
+			e.Add(unix.SYS_FCNTL, fd, unix.F_SETLEASE, uint64(l.GetType()&^(breakToNone|breakToRead)))
 		default:
 			return fault.Errorf(fault.ErrDamaged, "lock of kind %d", l.GetFlag())
 		}
@@ -358,7 +384,7 @@ func (r *Restore) locksHere() error {
 		case flFlock:
 			err = unix.Flock(fd, int(l.GetType())|unix.LOCK_NB)
 		case flLease:
-			_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, int(l.GetType()))
+			_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, int(l.GetType()&^(breakToNone|breakToRead)))
 		}
 		if err != nil {
 			return fmt.Errorf("file %d: %s: %w", l.file, l, err)
@@ -374,4 +400,28 @@ func savedPID(t Task) int {
 		return s.SavedPID()
 	}
 	return t.PID()
+}
+
+// breakLease makes the kernel ask for a lease as it had asked before: by an open
+// that would have to wait. The time for the answer (/proc/sys/fs/lease-break-time)
+// begins anew; the signal is taken away again with the others that the rebuilding
+// causes.
+func (r *Restore) breakLease(l savedLock) error {
+	how := unix.O_WRONLY
+	if l.GetType()&breakToRead != 0 {
+		how = unix.O_RDONLY
+	}
+	fd, ok := r.fds[l.file]
+	if !ok {
+		return fault.Errorf(fault.ErrDamaged, "file %d is not open", l.file)
+	}
+	got, err := unix.Open(selfFD(fd), how|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(got)
+		return errors.New("nothing waits for it")
+	}
+	if err != unix.EWOULDBLOCK {
+		return err
+	}
+	return nil
 }
