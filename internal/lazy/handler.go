@@ -67,21 +67,29 @@ type handler struct {
 // run serves a tree until all its memory is there.
 func (h *handler) run() {
 	alone(Name)
-	if err := h.takePlan(); err != nil {
+	// The watch starts while the tree is being made.
+	err := h.startWatch()
+	if err == nil {
+		err = h.takePlan()
+	}
+	if err == nil && h.plan != nil {
+		err = h.briefWatch()
+	}
+	if err != nil {
 		_ = send(h.restorer, msgFailed, []byte(err.Error()))
 		return
 	}
-	if h.plan == nil {
-		return // not needed
-	}
-	if err := h.hireWatch(); err != nil {
-		_ = send(h.restorer, msgFailed, []byte(err.Error()))
+	if h.plan == nil { // not needed
+		h.dismissWatch()
 		return
 	}
 	if send(h.restorer, msgReady, nil) != nil {
+		h.dismissWatch()
 		return
 	}
-	err := h.serve()
+	// Not before: a new session has another share of a busy processor.
+	_, _ = unix.Setsid()
+	err = h.serve()
 	if errors.Is(err, errNeverRan) {
 		h.dismissWatch()
 		return
@@ -192,22 +200,25 @@ func (h *handler) pidfds() (fds []int) {
 	return fds
 }
 
-// hireWatch starts a watch and gives it what it must hold.
-func (h *handler) hireWatch() error {
-	pid, sock, err := spawn(NameWatch)
-	if err != nil {
+// startWatch starts a watch that holds nothing yet.
+func (h *handler) startWatch() (err error) {
+	if h.watchPID, h.watcher, err = spawn(NameWatch); err != nil {
 		return fmt.Errorf("the watch: %w", err)
 	}
-	h.watchPID, h.watcher = pid, sock
+	return nil
+}
+
+// briefWatch gives the watch what it must hold.
+func (h *handler) briefWatch() error {
 	fds := h.pidfds()
-	err = sendFiles(sock, append(fds, h.uffds()...))
+	err := sendFiles(h.watcher, append(fds, h.uffds()...))
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
 	if err != nil {
 		return fmt.Errorf("the watch: %w", err)
 	}
-	return unix.EpollCtl(h.epoll, unix.EPOLL_CTL_ADD, sock, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(sock)})
+	return unix.EpollCtl(h.epoll, unix.EPOLL_CTL_ADD, h.watcher, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(h.watcher)})
 }
 
 // dismissWatch waits until the watch has let go of everything.
@@ -264,7 +275,7 @@ func (h *handler) serve() error {
 			case h.watcher:
 				unix.Close(fd)
 				reap(h.watchPID)
-				if err := h.hireWatch(); err != nil {
+				if err := errors.Join(h.startWatch(), h.briefWatch()); err != nil {
 					return err
 				}
 			case wake[0]:

@@ -108,8 +108,8 @@ func Start() (*Handler, error) {
 }
 
 // spawn starts this program under a name, with a socket as its descriptor 0.
-// It has no other descriptors, a session of its own and the root directory as
-// its working directory.
+// It has no other descriptors, and the root directory as its working directory;
+// a session of its own it makes for itself.
 func spawn(name string) (pid, sock int, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -117,7 +117,7 @@ func spawn(name string) (pid, sock int, err error) {
 	}
 	defer unix.Close(p[1])
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{name}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{mark + "=1"}, Files: []uintptr{uintptr(p[1])}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: "/", Env: []string{mark + "=1"}, Files: []uintptr{uintptr(p[1])},
 	})
 	if err != nil {
 		unix.Close(p[0])

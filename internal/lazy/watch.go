@@ -17,6 +17,7 @@ import (
 // handler ends without a word, so does the program.
 func watch(sock int) {
 	alone(NameWatch)
+	_, _ = unix.Setsid()
 	var pidfds, uffds []int
 	for {
 		kind, _, fds, err := receive(sock)
@@ -33,6 +34,9 @@ func watch(sock int) {
 				pidfds = append(pidfds, fd)
 			}
 		}
+	}
+	if len(pidfds)+len(uffds) == 0 {
+		return // there is no program yet
 	}
 	report(fmt.Errorf("the handler has ended before all was in place"))
 	tree.End(pidfds)
