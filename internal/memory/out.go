@@ -32,13 +32,14 @@ type Outgoing struct {
 	spans  []span
 	total  uint64
 	held   []byte            // the store's first bytes, when they were read already
-	frames map[uint64]uint64 // frame number -> offset in the store
+	frames map[uint64]framed // by frame number
+	maps   map[int]*os.File  // pid -> its page map
 	mems   sync.Map          // pid -> *os.File of its /proc/PID/mem
 }
 
 // NewOutgoing begins. Frames that several address spaces map are found and
 // written once.
-func NewOutgoing() *Outgoing { return &Outgoing{frames: map[uint64]uint64{}} }
+func NewOutgoing() *Outgoing { return &Outgoing{frames: map[uint64]framed{}, maps: map[int]*os.File{}} }
 
 // Close gives up what Fill held open.
 func (o *Outgoing) Close() {
@@ -47,6 +48,10 @@ func (o *Outgoing) Close() {
 		return true
 	})
 	o.mems.Clear()
+	for _, f := range o.maps {
+		f.Close()
+	}
+	clear(o.maps)
 }
 
 // Total gives the bytes noted so far.
@@ -60,7 +65,7 @@ func (o *Outgoing) Hold(b []byte) error {
 		return err
 	}
 	o.held = b
-	o.frames = map[uint64]uint64{}
+	o.frames = map[uint64]framed{}
 	return nil
 }
 
@@ -215,7 +220,7 @@ func (p *Pagemap) own(areas []Range, pages uint64, yield func(area int, start, e
 // entries walks the plain page map of [start,end).
 func (p *Pagemap) entries(start, end uint64, yield func(at, e uint64) error) error {
 	if p.ents == nil {
-		p.ents = make([]uint64, 8192)
+		p.ents = make([]uint64, entriesMax)
 	}
 	for start < end {
 		n := min((end-start)/sys.PageSize, uint64(len(p.ents)))
@@ -239,8 +244,12 @@ func (o *Outgoing) AddRun(p *Pagemap, start, end uint64, share bool, runs *fm.Pa
 		o.add(runs, p.pid, -1, start, end-start, p.snapshot)
 		return nil
 	}
-	// Pages that other address spaces map too are known by their frame;
-	// exclusive ones are taken in runs.
+	return o.addShared(p, start, end, runs)
+}
+
+// addShared is AddRun of pages that other address spaces may map too: these are
+// known by their frame, exclusive ones are taken in runs.
+func (o *Outgoing) addShared(p *Pagemap, start, end uint64, runs *fm.PageRuns) error {
 	from := start
 	flush := func(to uint64) {
 		if to > from {
@@ -248,26 +257,110 @@ func (o *Outgoing) AddRun(p *Pagemap, start, end uint64, share bool, runs *fm.Pa
 		}
 		from = to
 	}
-	err := p.entries(start, end, func(at, ent uint64) error {
-		frame := ent & sys.PMFrameMask
-		if ent&sys.PMPresent == 0 || ent&sys.PMExclusive != 0 {
-			return nil
+	if p.ents == nil {
+		p.ents = make([]uint64, entriesMax)
+	}
+	for ; start < end; start += entriesMax * sys.PageSize {
+		ents := p.ents[:min((end-start)/sys.PageSize, entriesMax)]
+		if err := sys.ReadPagemap(int(p.f.Fd()), start, ents); err != nil {
+			return fmt.Errorf("pid %d: pagemap %#x: %w", p.pid, start, err)
 		}
-		flush(at)
-		from = at + sys.PageSize
-		// Without CAP_SYS_ADMIN the frame's number reads as 0.
-		if frame != 0 {
-			if off, ok := o.frames[frame]; ok {
-				appendRun(runs, at, off, 1)
-				return nil
+		same, err := o.same(p, start, ents)
+		if err != nil {
+			return err
+		}
+		for i, ent := range ents {
+			if ent&sys.PMPresent == 0 || ent&sys.PMExclusive != 0 {
+				continue
 			}
-			o.frames[frame] = o.total
+			at := start + uint64(i)*sys.PageSize
+			flush(at)
+			from = at + sys.PageSize
+			if same != nil && same[i].pid != 0 {
+				appendRun(runs, at, same[i].off, 1)
+				continue
+			}
+			// Without CAP_SYS_ADMIN the frame's number reads as 0.
+			if frame := ent & sys.PMFrameMask; frame != 0 {
+				o.frames[frame] = framed{o.total, at, p.pid}
+			}
+			o.add(runs, p.pid, -1, at, sys.PageSize, true)
 		}
-		o.add(runs, p.pid, -1, at, sys.PageSize, true)
-		return nil
-	})
+	}
 	flush(end)
-	return err
+	return nil
+}
+
+// entriesMax is how many page map entries are read at once.
+const entriesMax = 8192
+
+// framed is a page that was noted: its place in the store, and whose it is.
+type framed struct {
+	off, at uint64
+	pid     int
+}
+
+// same finds the pages of p that were noted already, nil when there are none.
+// The kernel moves pages from one frame to another whenever it likes, and an
+// address space that stands still is no exception: a frame that was one page's
+// may be another's by now. So each is compared once more: where it has the frame
+// before and after it was seen to be the other's frame, too, it is the same page.
+func (o *Outgoing) same(p *Pagemap, start uint64, ents []uint64) ([]framed, error) {
+	var found []framed
+	for i, ent := range ents {
+		if ent&sys.PMPresent == 0 || ent&sys.PMExclusive != 0 {
+			continue
+		}
+		if f, ok := o.frames[ent&sys.PMFrameMask]; ok && ent&sys.PMFrameMask != 0 {
+			if found == nil {
+				found = make([]framed, len(ents))
+			}
+			found[i] = f
+		}
+	}
+	if found == nil {
+		return nil, nil
+	}
+	theirs := make([]uint64, len(ents))
+	for i := 0; i < len(found); {
+		j := i + 1
+		if f := found[i]; f.pid != 0 {
+			for j < len(found) && found[j].pid == f.pid && found[j].at == f.at+uint64(j-i)*sys.PageSize {
+				j++
+			}
+			m, err := o.pagemap(f.pid)
+			if err != nil {
+				return nil, err
+			}
+			if err := sys.ReadPagemap(int(m.Fd()), f.at, theirs[i:j]); err != nil {
+				return nil, fmt.Errorf("pid %d: pagemap %#x: %w", f.pid, f.at, err)
+			}
+		}
+		i = j
+	}
+	now := make([]uint64, len(ents))
+	if err := sys.ReadPagemap(int(p.f.Fd()), start, now); err != nil {
+		return nil, fmt.Errorf("pid %d: pagemap %#x: %w", p.pid, start, err)
+	}
+	const whole = sys.PMPresent | sys.PMFrameMask
+	for i := range found {
+		if theirs[i]&whole != ents[i]&whole || now[i]&whole != ents[i]&whole {
+			found[i] = framed{}
+		}
+	}
+	return found, nil
+}
+
+// pagemap gives the open page map of a task whose pages were noted.
+func (o *Outgoing) pagemap(pid int) (*os.File, error) {
+	if f := o.maps[pid]; f != nil {
+		return f, nil
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	if err == nil {
+		o.maps[pid] = f
+	}
+	return f, err
 }
 
 // AddObject notes the data of a shared memory object, whose holes stay holes.
