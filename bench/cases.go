@@ -28,6 +28,8 @@ var cases = []testcase{
 	{name: "10,000 descriptors", target: "descriptors", count: 10000, runs: 5},
 	{name: "10,000 memory areas", target: "areas", count: 10000, runs: 5},
 	{name: "1 GiB", target: "memory", count: 1 << 10, runs: 5, bytes: 1 << 30},
+	{name: "1 GiB, huge pages", target: "hugepages", count: 1 << 10, runs: 5, bytes: 1 << 30},
+	{name: "1 GiB in 100 processes", target: "workers", count: 1 << 10, runs: 3, bytes: 1 << 30},
 	{name: "4 GiB", target: "memory", count: 4 << 10, runs: 3, bytes: 4 << 30},
 }
 
