@@ -118,6 +118,16 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
+// TestFieldNumber: the encoding has room for numbers that no field may have, and
+// several forms of one.
+func TestFieldNumber(t *testing.T) {
+	for _, b := range [][]byte{{0xa0, 0xb1, 0xb5, 0x91, 0x16, 0xc2, 0xf4, 0x03}, {0x00, 0x01}, {0xb0, 0x80, 0x00, 0x40}, {0xf8, 0xff, 0xff, 0xff, 0x0f, 0x01}} {
+		for _, mt := range messages(t) {
+			compare(t, mt, b)
+		}
+	}
+}
+
 // TestDamage compares, for damaged and foreign bytes, what the protobuf library
 // makes of them: an error, or the same message.
 func TestDamage(t *testing.T) {

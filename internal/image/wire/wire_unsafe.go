@@ -119,6 +119,9 @@ func (m *message) decode(b []byte, p unsafe.Pointer) error {
 		if n < 0 {
 			return fmt.Errorf("%v: %w", m.typ, protowire.ParseError(n))
 		}
+		if num > protowire.MaxValidNumber {
+			return fmt.Errorf("%v: field number %d", m.typ, num)
+		}
 		f := m.at(num)
 		used := -1
 		if f != nil {
@@ -133,7 +136,8 @@ func (m *message) decode(b []byte, p unsafe.Pointer) error {
 				return fmt.Errorf("%v: field %d: %w", m.typ, num, protowire.ParseError(used))
 			}
 			u := at[[]byte](p, m.unknown)
-			*u = append(*u, b[:n+used]...)
+			*u = protowire.AppendTag(*u, num, typ)
+			*u = append(*u, b[n:n+used]...)
 		}
 		b = b[n+used:]
 	}
