@@ -134,17 +134,14 @@ func (t *types) find(name string) uint32 {
 // plain gives the type behind names and qualifiers.
 func (t *types) plain(id uint32) uint32 {
 	for range 64 {
-		if int(id) >= len(t.at) {
-			return 0
+		if id == 0 || int(id) >= len(t.at) {
+			return 0 // 0 is void
 		}
 		switch kind, _ := t.kind(int(t.at[id])); kind {
 		case kindTypedef, kindVolatile, kindConst, kindRestrict, kindTypeTag:
 			id = t.word(int(t.at[id]) + 8)
 		default:
 			return id
-		}
-		if id == 0 {
-			return 0
 		}
 	}
 	return 0
