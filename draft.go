@@ -81,7 +81,7 @@ func newDraft(final string, layout Layout) (*draft, error) {
 // attach hears what the collection wants to travel in the checkpoint.
 func (d *draft) attach(c *collect.Collector, o CheckpointOptions) {
 	d.files = c.Files
-	c.Files.SaveFiles = o.SaveFiles
+	c.Files.SaveFiles, c.Files.HideLinks = o.SaveFiles, d.images
 	c.Files.Content = func(name string, f *resource.File) error {
 		d.contents = append(d.contents, content{name, f})
 		return nil

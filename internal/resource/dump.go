@@ -131,6 +131,9 @@ type Dump struct {
 	// Leader gives the pid of the process that a Table was read of, where that
 	// was not the pid.
 	Leader map[int]int
+	// HideLinks: a file whose name is gone while another is left gets a hidden
+	// link in any case. CRIU removes what it is told to open such a file by.
+	HideLinks bool
 	// InTree tells whether a pid belongs to the checkpoint.
 	InTree func(pid int) bool
 

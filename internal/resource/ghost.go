@@ -133,14 +133,16 @@ type otherNameKey inodeKey
 func (d *Dump) otherName(f *File) (string, error) {
 	return Value(d, otherNameKey{f.Stat.Dev, f.Stat.Ino}, func() (string, error) {
 		for _, o := range d.files {
-			if o.Stat.Dev == f.Stat.Dev && o.Stat.Ino == f.Stat.Ino && o.Entry.GetReg() != nil && !d.extras[o.ID].GetDeleted() {
+			if !d.HideLinks && o.Stat.Dev == f.Stat.Dev && o.Stat.Ino == f.Stat.Ino && o.Entry.GetReg() != nil && !d.extras[o.ID].GetDeleted() {
 				return o.Entry.GetReg().GetName(), nil
 			}
 		}
 		old := strings.TrimSuffix(f.Link, " (deleted)")
 		dir := filepath.Dir(old)
-		if name := findName(dir, &f.Stat); name != "" {
-			return name, nil
+		if !d.HideLinks {
+			if name := findName(dir, &f.Stat); name != "" {
+				return name, nil
+			}
 		}
 		// The nearest directory that is left, of the same file system.
 		for ; ; dir = filepath.Dir(dir) {

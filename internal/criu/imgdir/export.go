@@ -14,6 +14,7 @@ import (
 	core_x86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
 	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+	filelock "github.com/checkpoint-restore/go-criu/v8/crit/images/file-lock"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fown"
 	ghostfile "github.com/checkpoint-restore/go-criu/v8/crit/images/ghost-file"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
@@ -21,6 +22,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/regfile"
 	remapfilepath "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
+	tcpstream "github.com/checkpoint-restore/go-criu/v8/crit/images/tcp-stream"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timens"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
@@ -88,14 +90,25 @@ func (e *exporter) prepare() (err error) {
 	if e.links, err = image.All[*remapfilepath.RemapFilePathEntry](e.im, "remap-file-path"); err != nil {
 		return err
 	}
+	var moved map[uint32]uint32
+	e.files, moved = splitFifos(e.files)
+	for _, f := range e.files {
+		last = max(last, f.GetId())
+	}
 	for i, r := range e.links {
+		if id := moved[r.GetOrigId()]; id != 0 {
+			r = proto.CloneOf(r)
+			byID[id] = byID[r.GetOrigId()]
+			link[id] = link[r.GetOrigId()]
+			r.OrigId = proto.Uint32(id)
+			e.links[i] = r
+		}
 		f := byID[r.GetOrigId()]
 		if r.GetRemapType() != remapfilepath.RemapType_LINKED || f == nil || link[r.GetOrigId()] == "" {
 			continue
 		}
 		last++
-		other := proto.CloneOf(f)
-		other.Id = proto.Uint32(last)
+		other := &fdinfo.FileEntry{Type: fdinfo.FdTypes_REG.Enum(), Id: proto.Uint32(last)}
 		other.Reg = &regfile.RegFileEntry{
 			Id: other.Id, Flags: proto.Uint32(0), Pos: proto.Uint64(0), Fown: noOwner(),
 			Name: proto.String(link[r.GetOrigId()]), Mode: f.GetReg().Mode, Size: f.GetReg().Size,
@@ -154,6 +167,12 @@ func (e *exporter) plain() error {
 			if x, ok := m.(*memfd.MemfdInodeEntry); ok && x.Shmid == nil {
 				x.Shmid = proto.Uint32(uint32(x.GetInodeId()))
 			}
+			switch x := m.(type) {
+			case *filelock.FileLockEntry:
+				m = exportLock(x)
+			case *tcpstream.TcpStreamEntry:
+				m = timestamped(x)
+			}
 			o.add(m, r.Payload)
 		}
 		if err := o.close(); err != nil {
@@ -180,6 +199,11 @@ func (e *exporter) rootGroups(recs []image.Record) error {
 		mine.Ctls = append(mine.Ctls, &cgroup.CgMemberEntry{Name: proto.String(strings.Join(o.Controllers, ",")), Path: proto.String(o.Path)})
 	}
 	last := uint32(0)
+	for _, c := range e.groups.GetControllers() {
+		if len(c.Cnames) == 0 {
+			c.Cnames = []string{""} // version 2 has no name
+		}
+	}
 	for _, s := range e.groups.GetSets() {
 		mine.Id = s.Id
 		if proto.Equal(mine, s) {
@@ -280,6 +304,9 @@ func (e *exporter) core(tid int, c *criu_core.CoreEntry) error {
 	if err != nil {
 		return err
 	}
+	if t := c.ThreadCore; t != nil && x.GetSched().GetFlags()&schedFlagReset != 0 {
+		t.SchedPolicy = proto.Uint32(t.GetSchedPolicy() | schedResetOnFork)
+	}
 	if c.ThreadInfo != nil {
 		if c.ThreadInfo.Fpregs, err = takeApart(x.GetXstate()); err != nil {
 			return err
@@ -373,7 +400,7 @@ func (e *exporter) mms() error {
 			}
 			v.Status, v.Flags = proto.Uint32(status), proto.Uint32(flags)
 		}
-		m.Vmas = joinVvar(m.Vmas)
+		m.Vmas = withGuards(joinVvar(m.Vmas), x.GetGuards())
 		if err := writeOne(e.dir, fmt.Sprintf("mm-%d.img", pid), "MM", m); err != nil {
 			return err
 		}

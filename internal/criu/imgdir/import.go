@@ -22,6 +22,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	remapfilepath "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timens"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
@@ -47,6 +48,7 @@ type Source struct {
 	files  []*fdinfo.FileEntry
 	inv    *inventory.InventoryEntry
 	extra  *image.Image
+	clones map[uint32]uint32 // files that stand for others: see writable
 }
 
 // section is a part of a file of the directory.
@@ -187,6 +189,9 @@ func (s *Source) part(k *kind, part, file string) error {
 				return err
 			}
 		}
+		if l, ok := m.(*filelock.FileLockEntry); ok {
+			importLock(l)
+		}
 		s.Image.Add(part, m, payload...)
 	}
 }
@@ -222,6 +227,9 @@ func (s *Source) task(e *pstree.PstreeEntry) error {
 	tc := leader.GetTc()
 	if tc == nil {
 		return fault.Errorf(fault.ErrDamaged, "its core has no process")
+	}
+	for _, t := range []*timer.ItimerEntry{tc.GetTimers().GetReal(), tc.GetTimers().GetVirt(), tc.GetTimers().GetProf()} {
+		running(t)
 	}
 	if !s.has(image.Of("task-extra", pid)) {
 		s.Image.Add(image.Of("task-extra", pid), taskExtra(pid, tc))
@@ -375,13 +383,16 @@ func (s *Source) ghosts() error {
 		}
 		return extras[id]
 	}
-	names := map[uint32]string{}
-	for _, f := range s.files {
-		names[f.GetId()] = f.GetReg().GetName()
-	}
 	remaps, err := s.remaps()
 	if err != nil {
 		return err
+	}
+	remaps = s.cloneRemaps(remaps)
+	s.joinFifos(remaps)
+	s.socketExtras()
+	names := map[uint32]string{}
+	for _, f := range s.files {
+		names[f.GetId()] = f.GetReg().GetName()
 	}
 	number := map[uint32]uint32{}
 	for _, m := range remaps {

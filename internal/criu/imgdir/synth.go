@@ -21,6 +21,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
 	"github.com/fermata-cr/fermata/internal/procfs"
+	"github.com/fermata-cr/fermata/internal/sys"
 )
 
 // What fermata's own messages hold of tasks and memory that CRIU dumped, taken
@@ -61,10 +62,14 @@ func threadExtra(tid int, c *criu_core.CoreEntry) (*fm.ThreadExtra, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.ErrRefused, err)
 	}
+	flags := uint64(0)
+	if t.GetSchedPolicy()&schedResetOnFork != 0 {
+		flags = schedFlagReset
+	}
 	return &fm.ThreadExtra{
 		Tid: proto.Uint32(uint32(tid)), Xstate: state, Affinity: []byte{}, Ioprio: proto.Uint32(0),
 		Sched: &fm.SchedAttr{
-			Policy: proto.Uint32(t.GetSchedPolicy()), Flags: proto.Uint64(0), Nice: proto.Int32(t.GetSchedNice()), Priority: proto.Uint32(t.GetSchedPrio()),
+			Policy: proto.Uint32(t.GetSchedPolicy() &^ schedResetOnFork), Flags: proto.Uint64(flags), Nice: proto.Int32(t.GetSchedNice()), Priority: proto.Uint32(t.GetSchedPrio()),
 			Runtime: proto.Uint64(0), Deadline: proto.Uint64(0), Period: proto.Uint64(0), UtilMin: proto.Uint32(0), UtilMax: proto.Uint32(0),
 		},
 		TidAddress: proto.Uint64(c.GetThreadInfo().GetClearTidAddr()), TimerSlack: proto.Uint64(0),
@@ -99,6 +104,13 @@ func (s *Source) mmExtra(pid int, m *mm.MmEntry) (*fm.MmExtra, error) {
 			if status&bit != 0 {
 				return nil, fault.Errorf(fault.ErrRefused, "area %#x-%#x is %s, which cannot be restored from these images", v.GetStart(), v.GetEnd(), what)
 			}
+		}
+		if status&vmaGuard != 0 {
+			if x.Guards == nil {
+				x.Guards = &fm.PageRuns{}
+			}
+			add(x.Guards, v.GetStart(), v.GetStart(), (v.GetEnd()-v.GetStart())/sys.PageSize)
+			continue
 		}
 		e := &fm.VmaExtra{}
 		var vf procfs.VMFlags
@@ -221,9 +233,11 @@ func (s *Source) objects() error {
 			return err
 		}
 		for _, v := range m.GetVmas() {
-			if i := behind[uint32(v.GetShmid())]; i != nil && v.GetStatus()&collect.VMAMemfd != 0 && v.GetFlags()&unix.MAP_SHARED != 0 {
+			if i := behind[uint32(v.GetShmid())]; i != nil && v.GetStatus()&collect.VMAMemfd != 0 {
 				v.Status = proto.Uint32(v.GetStatus()&^(collect.VMAMemfd|collect.VMAFileShared|collect.VMAFilePrivate) | collect.VMAAnonShared)
-				v.Flags = proto.Uint32(v.GetFlags() | unix.MAP_ANONYMOUS)
+				if v.GetFlags()&unix.MAP_SHARED != 0 {
+					v.Flags = proto.Uint32(v.GetFlags() | unix.MAP_ANONYMOUS)
+				}
 				v.Shmid, v.Fdflags = proto.Uint64(uint64(i.GetShmid())), nil
 				size[v.GetShmid()] = i.GetSize()
 			}
@@ -276,6 +290,7 @@ func (s *Source) writable() error {
 		by[f.GetId()] = f
 	}
 	made := map[uint32]uint32{}
+	s.clones = made
 	for _, pid := range s.Image.NamesOf("mm") {
 		m, err := image.One[*mm.MmEntry](s.Image, image.Of("mm", pid))
 		if err != nil {
