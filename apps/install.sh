@@ -5,14 +5,20 @@ set -eu
 
 # A command, and the package that brings it.
 needs='
+/usr/sbin/mariadbd mariadb-server-core
+/usr/sbin/nginx nginx-light
+ab apache2-utils
 bash bash
 cc gcc
+curl curl
 gdb gdb
 java default-jdk-headless
 javac default-jdk-headless
 make make
+mariadb mariadb-client-core
 node nodejs
 perl perl
+pg_ctlcluster postgresql
 /usr/bin/python3 python3
 redis-cli redis-tools
 redis-server redis-server
