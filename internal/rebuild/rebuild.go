@@ -100,6 +100,8 @@ type builder struct {
 	outerGroup  int
 	made        []int
 	helpers     []helper
+	orphans     []*proc // to be made when all others are
+	reaper      bool    // this process is a subreaper by itself
 	standIn     map[int]*tracee.Executor
 	hosts       map[int]bool // with PidNS: the pids, as seen here, of all tasks made
 	closedTable map[uint32]bool

@@ -3,11 +3,13 @@ package rebuild
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fermata-cr/fermata/internal/fault"
+	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
 	"github.com/fermata-cr/fermata/internal/tracee"
 )
@@ -89,7 +91,62 @@ func (b *builder) grow() error {
 			return fmt.Errorf("%s: %w", p.describe(), err)
 		}
 	}
+	for len(b.orphans) > 0 {
+		p := b.orphans[0]
+		b.orphans = b.orphans[1:]
+		if err := b.orphan(p); err != nil {
+			return fmt.Errorf("%s: %w", p.describe(), err)
+		}
+	}
 	return nil
+}
+
+// orphan makes a process that lost the parent it was born of, and has another by
+// now, with which it shares nothing, not even the session. It is born again in
+// its session: of a stand-in, which its leader makes. When that is dismissed,
+// the process becomes its parent's, who is a subreaper for the moment (prctl(2),
+// PR_SET_CHILD_SUBREAPER). It is made when all others are there.
+func (b *builder) orphan(p *proc) error {
+	l := b.byPID[p.sid]
+	if l == nil || !l.made || l.zombie || l.exec == nil {
+		return fault.Errorf(fault.ErrRefused, "session %d cannot be reached from its parent", p.sid)
+	}
+	for _, o := range b.procs {
+		if o != p && !p.zombie && sharing(o, p) != 0 {
+			return fault.Errorf(fault.ErrRefused, "it shares memory, files or signal handlers with pid %d, and is in session %d, which cannot be reached from there", o.pid, p.sid)
+		}
+	}
+	h, err := b.clone(l.exec, 0, 0, uint64(unix.SIGCHLD))
+	if err != nil {
+		return fmt.Errorf("stand-in: %w", err)
+	}
+	b.helpers = append(b.helpers, helper{exec: h, pid: h.TID, parent: l, orphan: p})
+	e, err := b.clone(h, p.pid, 0, uint64(p.extra.GetExitSignal()))
+	if err != nil {
+		return err
+	}
+	return b.raise(p, e, l, p.sid)
+}
+
+// adopt makes a process, nil for this one, the parent of what its descendants
+// leave, or no longer.
+func (b *builder) adopt(p *proc, on uint64) error {
+	if p != nil {
+		e := p.Executor()
+		_, err := e.Call(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, on, 0, 0, 0)
+		return err
+	}
+	if on == 1 {
+		is, err := sys.ChildSubreaper()
+		if err != nil {
+			return err
+		}
+		b.reaper = is
+	}
+	if b.reaper {
+		return nil
+	}
+	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, uintptr(on), 0, 0, 0)
 }
 
 // root makes a process whose parent is outside the tree: a child of this one.
@@ -107,7 +164,7 @@ func (b *builder) root(p *proc) error {
 		if _, err := h.Call(unix.SYS_SETSID); err != nil {
 			return fmt.Errorf("session %d: %w", p.sid, err)
 		}
-		b.helpers = append(b.helpers, helper{h, p.sid, nil})
+		b.helpers = append(b.helpers, helper{exec: h, pid: p.sid})
 		b.standIn[p.sid] = h
 		creator, session = h, p.sid
 	} else if h := b.standIn[p.sid]; h != nil {
@@ -115,8 +172,12 @@ func (b *builder) root(p *proc) error {
 	} else if l := b.byPID[p.sid]; l != nil && l != p {
 		// An orphan of a session in the tree: a brother of its leader when
 		// that is a root too.
+		if l.parent != nil && !b.opt.PidNS {
+			b.orphans = append(b.orphans, p)
+			return nil
+		}
 		if !l.made || l.parent != nil {
-			return fault.Errorf(fault.ErrRefused, "%s: an orphan of session %d, whose leader is not a root of the tree: restore cannot make that yet", p.describe(), p.sid)
+			return fault.Errorf(fault.ErrRefused, "%s: an orphan of session %d, whose leader is not a root of the tree: it cannot be made here; checkpoint that session alone (--session), or restore without --pidns", p.describe(), p.sid)
 		}
 		creator, session = l.exec, p.sid
 	}
@@ -328,10 +389,14 @@ func (b *builder) child(p, c *proc) error {
 			if _, err := h.Call(unix.SYS_SETSID); err != nil {
 				return fmt.Errorf("session %d: %w", c.sid, err)
 			}
-			b.helpers = append(b.helpers, helper{h, c.sid, p})
+			b.helpers = append(b.helpers, helper{exec: h, pid: c.sid, parent: p})
 			b.standIn[c.sid] = h
 		}
 		e, session, flags, exit = h, c.sid, flags|unix.CLONE_PARENT, 0
+	}
+	if l := b.byPID[c.sid]; l != nil && l != c && c.sid != session && !b.opt.PidNS {
+		b.orphans = append(b.orphans, c)
+		return nil
 	}
 	x, err := b.clone(e, c.pid, flags, exit)
 	if err != nil {
@@ -343,11 +408,20 @@ func (b *builder) child(p, c *proc) error {
 	return nil
 }
 
+// outerParent gives the pid of a process's parent as this process sees it.
+func (p *proc) outerParent() int {
+	if p.parent == nil {
+		return os.Getpid()
+	}
+	return p.parent.host()
+}
+
 // helper is a process that exists only while the tree is made.
 type helper struct {
 	exec   *tracee.Executor
 	pid    int
 	parent *proc // nil: this process
+	orphan *proc // whom it leaves to its parent
 }
 
 // groups puts every process into its process group. A group whose leader has
@@ -383,7 +457,7 @@ func (b *builder) groups() error {
 			if _, err := h.Call(unix.SYS_SETPGID, 0, 0); err != nil {
 				return fmt.Errorf("process group %d: %w", p.pgid, err)
 			}
-			b.helpers = append(b.helpers, helper{h, p.pgid, p})
+			b.helpers = append(b.helpers, helper{exec: h, pid: p.pgid, parent: p})
 			b.standIn[p.pgid] = h
 		}
 		p.exec.Reset()
@@ -401,11 +475,25 @@ func (b *builder) groupTaken(pgid int) bool { return unix.Kill(-pgid, 0) == nil 
 // dismiss ends the stand-ins.
 func (b *builder) dismiss() error {
 	for _, h := range b.helpers {
+		if h.orphan != nil {
+			if err := b.adopt(h.orphan.parent, 1); err != nil {
+				return fmt.Errorf("%s: %w", h.orphan.describe(), err)
+			}
+		}
 		h.exec.Reset()
 		h.exec.Add(unix.SYS_EXIT_GROUP, 0)
 		h.exec.Start()
 		if err := b.buried(h.exec.TID, h.pid, h.parent); err != nil {
 			return err
+		}
+		if h.orphan != nil {
+			if err := b.adopt(h.orphan.parent, 0); err != nil {
+				return fmt.Errorf("%s: %w", h.orphan.describe(), err)
+			}
+			st, err := procfs.ReadStat(h.orphan.host(), 0)
+			if want := h.orphan.outerParent(); err != nil || st.PPid != want {
+				return fmt.Errorf("%s: its parent is %d, not %d (%v)", h.orphan.describe(), st.PPid, want, err)
+			}
 		}
 	}
 	b.helpers = nil

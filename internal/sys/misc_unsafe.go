@@ -88,3 +88,14 @@ func IoprioSet(tid, prio int) error {
 
 // Tgkill sends a signal to one thread.
 func Tgkill(tgid, tid, sig int) error { return unix.Tgkill(tgid, tid, unix.Signal(sig)) }
+
+// ChildSubreaper tells whether this process is a subreaper (prctl(2),
+// PR_GET_CHILD_SUBREAPER, Linux 3.4).
+func ChildSubreaper() (bool, error) {
+	var v int32
+	_, _, e := unix.Syscall6(unix.SYS_PRCTL, unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&v)), 0, 0, 0, 0)
+	if e != 0 {
+		return false, e
+	}
+	return v != 0, nil
+}
