@@ -255,6 +255,10 @@ func TestFreezerAfterDeath(t *testing.T) {
 					if why != "" {
 						t.Errorf("%s: left behind: %s", fault, why)
 					}
+					// FREEZING, until the last task has run into it.
+					for end := time.Now().Add(patience); c.state() == "FREEZING" && time.Now().Before(end); {
+						time.Sleep(time.Millisecond)
+					}
 					if s := c.state(); s != want {
 						t.Errorf("%s: the group is %s, was %s", fault, s, want)
 					}

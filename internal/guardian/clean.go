@@ -1,6 +1,7 @@
 package guardian
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,11 +29,11 @@ type cleaner struct {
 	book *journal.Book
 	end  time.Time
 	list *sys.RobustList
+	// attached: a thread of a target could not be let go by this one of ours.
+	attached bool
 }
 
 func (c *cleaner) run() {
-	// Never unlocked: the tracer of what it freezes is this thread.
-	runtime.LockOSThread()
 	for _, r := range c.book.Of(journal.Doom) {
 		if len(c.book.Of(journal.Sentence)) == 0 {
 			break
@@ -43,7 +44,17 @@ func (c *cleaner) run() {
 	c.freezers(false)
 	c.drafts()
 	c.descriptors()
-	c.regions()
+	for again := true; again; {
+		// The tracer of what it freezes is a thread that ends with the attempt:
+		// whatever happens, nothing stays stopped.
+		done := make(chan bool)
+		go func() {
+			runtime.LockOSThread() // never unlocked
+			again = c.regions()
+			close(done)
+		}()
+		<-done
+	}
 	c.freezers(true)
 	for _, r := range c.book.Of(journal.Stop) {
 		stop(int(r.V[0]), r.V[1])
@@ -138,15 +149,19 @@ type region struct {
 	addr      uint64
 	size      uint64
 	lent      []journal.Record
-	id        int // of the segment, -1 when it is gone
+	made      int // the id of the segment, -1 when it is not known
+	id        int // the same, -1 when the segment is gone
 	wasMapped bool
 }
 
-func (c *cleaner) regions() {
+// regions takes away what is left of regions; true means that another thread
+// must go on with it.
+func (c *cleaner) regions() (again bool) {
+	c.attached = false
 	var all []*region
 	byKey := map[int32]*region{}
 	for _, r := range c.book.Of(journal.Region) {
-		g := &region{pids: []int{int(r.V[0])}, key: int32(r.V[1]), addr: r.V[2], size: r.V[3]}
+		g := &region{pids: []int{int(r.V[0])}, key: int32(r.V[1]), addr: r.V[2], size: r.V[3], made: int(r.V[4]) - 1}
 		byKey[g.key] = g
 		all = append(all, g)
 	}
@@ -163,11 +178,11 @@ func (c *cleaner) regions() {
 		}
 	}
 	if len(all) == 0 {
-		return
+		return false
 	}
 	var err error
 	if c.list, err = sys.NewRobustList(tracee.RobustOffset); err != nil {
-		return
+		return false
 	}
 	pause := 500 * time.Microsecond
 	for len(all) > 0 && time.Now().Before(c.end) {
@@ -178,12 +193,16 @@ func (c *cleaner) regions() {
 				left = append(left, g)
 			}
 		}
+		if c.attached {
+			return true
+		}
 		if all = left; len(all) > 0 {
 			// The program must get on between two attempts that stop it.
 			time.Sleep(max(pause, 4*time.Since(began)))
 			pause = min(2*pause, 50*time.Millisecond)
 		}
 	}
+	return false
 }
 
 // name is what /proc/PID/maps calls the region's segment.
@@ -205,6 +224,10 @@ func (c *cleaner) clear(g *region) bool {
 	g.id = -1
 	if id, err := sys.FindShm(g.key); err == nil {
 		g.id = id
+	} else if n, err := sys.ShmUsers(g.made); err == nil && n > 0 {
+		// It is marked for removal, so its key is gone. The memory map of a
+		// process that runs may be read without an area that is there.
+		g.id = g.made
 	}
 	pids := g.pids
 	maps, err := procfs.ReadMaps(pids[0])
@@ -217,7 +240,8 @@ func (c *cleaner) clear(g *region) bool {
 		// Nobody can be on the way to it any more.
 		_ = sys.RemoveShm(g.id)
 	}
-	if n, err := sys.ShmUsers(g.id); !g.wasMapped || err == nil && n == 0 || err == unix.EINVAL || err == unix.EIDRM {
+	switch n, err := sys.ShmUsers(g.id); {
+	case err == unix.EINVAL, err == unix.EIDRM, err == nil && n == 0, err != nil && !g.wasMapped:
 		return true
 	}
 	// A process that was forked meanwhile has it too.
@@ -225,7 +249,8 @@ func (c *cleaner) clear(g *region) bool {
 	for _, pid := range holders(g) {
 		done = c.clearProcess(g, []int{pid}) && done
 	}
-	return done
+	n, err := sys.ShmUsers(g.id)
+	return done && (err != nil || n == 0)
 }
 
 // holders gives the processes that map a region.
@@ -250,9 +275,10 @@ func (c *cleaner) clearProcess(g *region, pids []int) bool {
 	faultpoint.At("guardian.freeze")
 	t, err := tracee.Freeze(pids, tracee.FreezeOptions{Timeout: time.Second, Alone: true})
 	if err != nil {
+		c.attached = c.attached || errors.Is(err, tracee.ErrAttached)
 		return false // traced: by the controller that is just ending, or a debugger
 	}
-	defer t.Thaw()
+	defer func() { c.attached = t.Thaw() != nil || c.attached }()
 	t.SuspendSeccomp()
 	p := t.Process(pids[0])
 	if p == nil || len(p.Threads) == 0 {

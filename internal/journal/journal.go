@@ -29,7 +29,8 @@ const (
 	// is not known.
 	Target Kind = iota + 1
 	// Region is a segment for the executor: the pid whose address space it is
-	// for, its System V key, its address there and its size in bytes.
+	// for, its System V key, its address there and its size in bytes; one more
+	// than its id once it is made.
 	Region
 	// Sharer is another process in a region's address space: its pid, the key.
 	Sharer

@@ -32,14 +32,18 @@ type Range struct{ Addr, Size uint64 }
 // region.
 const stackLook = 64 << 10
 
-// point is where a thread is, or where a signal handler of it returns to.
-type point struct{ pc, sp uint64 }
+// point is where a thread is, or where a signal handler of it returns to; of the
+// registers those that underway looks at.
+type point struct {
+	pc, sp uint64
+	regs   sys.Regs
+}
 
 // points gives where a stopped thread is and, as far as the memory it looks at
 // tells, where it will be when its signal handlers return.
 func (t *Thread) points(maps []procfs.VMA) []point {
 	pc, sp := placeOf(&t.Regs)
-	all := []point{{pc, sp}}
+	all := []point{{pc, sp, t.Regs}}
 	var seen []uint64
 	for i := 0; i < len(all) && len(all) < 64; i++ {
 		// A handler on an alternate stack interrupted what is on another.
@@ -61,7 +65,7 @@ func (t *Thread) points(maps []procfs.VMA) []point {
 		seen = append(seen, area.Start)
 		for at := 0; at+8 <= len(b); at += 8 {
 			if savedPC(b, at, &t.Regs) {
-				all = append(all, point{le.Uint64(b[at:]), savedSP(b, at)})
+				all = append(all, savedPoint(b, at))
 			}
 		}
 	}
@@ -71,12 +75,9 @@ func (t *Thread) points(maps []procfs.VMA) []point {
 // holds tells whether a stopped thread is in the region, on its way there or on
 // its way out, or in a signal handler that will return to either.
 func (p *Place) holds(t *Thread) bool {
-	if underway(&t.Regs, p.ID, p.Addr, p.Size) {
-		return true
-	}
-	for i, at := range t.points(p.Maps) {
+	for _, at := range t.points(p.Maps) {
 		switch {
-		case at.pc-p.Addr < p.Size, i > 0 && at.pc == p.Gadgets.Syscall:
+		case at.pc-p.Addr < p.Size, underway(&at.regs, p.ID, p.Addr, p.Size):
 			return true
 		case p.Gadgets.onWay(at.pc) && p.lent(at.sp):
 			return true // a frame that lies there takes it home

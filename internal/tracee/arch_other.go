@@ -55,4 +55,4 @@ func restartedBefore(*sys.Regs) bool                          { return false }
 func numberIn([]byte) (uint64, bool)                          { return 0, false }
 func numbered(r sys.Regs, _ uint64) sys.Regs                  { return r }
 func savedPC([]byte, int, *sys.Regs) bool                     { return false }
-func savedSP([]byte, int) uint64                              { return 0 }
+func savedPoint([]byte, int) point                            { return point{} }

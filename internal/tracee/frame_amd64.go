@@ -300,8 +300,13 @@ func savedPC(b []byte, at int, r *sys.Regs) bool {
 		le.Uint16(b[uc+ucCS:]) == uint16(r.Cs)
 }
 
-// savedSP gives the stack pointer of such a frame.
-func savedSP(b []byte, at int) uint64 { return le.Uint64(b[at-8:]) }
+// savedPoint gives what such a frame returns to.
+func savedPoint(b []byte, at int) point {
+	reg := func(i int) uint64 { return le.Uint64(b[at-8*i:]) }
+	p := point{pc: reg(0), sp: reg(1)}
+	p.regs.Rax, p.regs.Rsi, p.regs.Rdi, p.regs.Orig_rax = reg(3), reg(7), reg(8), ^uint64(0)
+	return p
+}
 
 // underway tells whether a thread is about to map the segment or to unmap one of
 // its views, or has just done so.

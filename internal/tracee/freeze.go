@@ -138,6 +138,15 @@ type FreezeOptions struct {
 	}
 }
 
+// ErrAttached: a thread that was asked to stop has not done so for long, and so
+// cannot be let go. Once it stops it stands still until the calling OS thread
+// ends, which must be soon.
+var ErrAttached = errors.New("it does not stop, and is let go only with its tracer")
+
+// letGo is how long such a thread is waited for. On a machine that is busy some
+// of it is needed.
+const letGo = 2 * time.Second
+
 // ErrTraced: another tracer holds a task.
 var ErrTraced = errors.New("already traced")
 
@@ -565,11 +574,16 @@ func (t *Tree) release(sig int) error {
 	}
 	faultpoint.At("thaw.detached")
 	t.settleStops()
+	end := time.Now().Add(letGo)
 	for _, th := range t.waiting {
 		// Interrupted but not stopped: it can only be let go from a stop.
-		for range 50 {
+		for {
 			if done, err := t.settle(th); done || err != nil {
 				_ = sys.Detach(th.TID, 0)
+				break
+			}
+			if time.Now().After(end) {
+				errs = append(errs, fmt.Errorf("thread %d: %w", th.TID, ErrAttached))
 				break
 			}
 			time.Sleep(time.Millisecond)

@@ -304,6 +304,7 @@ func newRegion(n int, addr, data uint64, uid, gid uint32, list *sys.RobustList, 
 			return nil, fmt.Errorf("shared segment of %d bytes: %w", RegionSize(n), err)
 		}
 	}
+	r.debt.Set(4, uint64(r.shm.ID)+1)
 	faultpoint.At("region.made")
 	r.own(owner)
 	faultpoint.At("region.owned")
