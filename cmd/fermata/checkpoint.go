@@ -53,6 +53,8 @@ The last line of stdout is the REF of the new checkpoint.`),
 		ValidArgsFunction: completePIDs,
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
+			case c.Flags().Changed("to") && to == "":
+				return fault.Errorf(fault.ErrUsage, "--to: no REF given")
 			case kill && stop:
 				return fault.Errorf(fault.ErrUsage, "--kill and --stop exclude each other")
 			case kill:

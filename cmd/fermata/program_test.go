@@ -429,6 +429,7 @@ func TestRemoveTakesLinks(t *testing.T) {
 		}
 		return len(l)
 	}
+	c.run(exitUsage, "checkpoint", "--to", "", pid)
 	for i, to := range []string{"one", "two"} {
 		c.run(0, "checkpoint", "--to", to, pid)
 		// Nor does a guardian take it for something that was left.

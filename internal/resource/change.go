@@ -29,11 +29,13 @@ type change struct {
 	lax bool // the size is the same, and only a writer's file was written
 	// sized: the size is another; timed: both sizes are known.
 	sized, timed bool
+	// other: it is of another type. No policy can go on with that.
+	other bool
 }
 
 func compare(reg *regfile.RegFileEntry, x *fm.FileExtra, st *unix.Stat_t) *change {
 	if was, is := reg.GetMode()&unix.S_IFMT, uint32(st.Mode)&unix.S_IFMT; reg.Mode != nil && was != is {
-		return &change{why: fmt.Sprintf("is now a %s, was a %s", typeName(is), typeName(was))}
+		return &change{why: fmt.Sprintf("is now a %s, was a %s", typeName(is), typeName(was)), other: true}
 	}
 	if isDevice(uint32(st.Mode)) && x.Data != nil && x.GetData() != uint64(st.Rdev) {
 		was := x.GetData()
@@ -98,11 +100,15 @@ func typeName(mode uint32) string {
 const (
 	remedyWriter = "--files=rollback cuts a file open for writing back to its saved size, --files=keep goes on with it as it is"
 	remedySaved  = "--files=rollback puts the saved content back, --files=keep goes on with it as it is"
+	remedyOther  = "put the file back as it was"
 	remedyReader = "put the file back as it was, or go on with it as it is: --files=keep"
 )
 
 // judge says what a policy makes of a change: a reason to refuse, or nil.
 func (r *Restore) judge(reg *regfile.RegFileEntry, x *fm.FileExtra, c *change) *fault.Reason {
+	if c != nil && c.other {
+		return &fault.Reason{Object: reg.GetName(), Why: c.why, Remedy: remedyOther}
+	}
 	if c == nil || r.Files == FilesKeep || r.Files == FilesSize && c.timed && !c.sized {
 		return nil
 	}

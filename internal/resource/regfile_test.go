@@ -222,7 +222,7 @@ func TestFilesChanged(t *testing.T) {
 	}
 
 	x = c.prepare(FilesKeep)
-	reasons(t, x.Refuse, "/gone: the file is gone")
+	reasons(t, x.Refuse, "/r4: is now a directory, was a regular file; put the file back", "/gone: the file is gone")
 	if st := fileSize(t, x.fd(10)); st != 5004 {
 		t.Errorf("kept file has %d bytes", st)
 	}
