@@ -173,8 +173,9 @@ type RestoreOptions struct {
 	Copies int
 	// Stopped leaves every restored task stopped (SIGSTOP).
 	Stopped bool
-	// TCPClose makes connected TCP sockets closed ones.
-	TCPClose bool
+	// Amend, when set, may change what was read before anything is made of it. It
+	// is for this module's own commands.
+	Amend func(*image.Image) error
 	// Inherit has open files that stand for files of the checkpoint, by what
 	// those were: "pipe:[7]", "socket:[7]", a path without its first slash.
 	Inherit map[string]*os.File

@@ -35,6 +35,11 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 	if err != nil {
 		return nil, err
 	}
+	if o.Amend != nil {
+		if err := o.Amend(im); err != nil {
+			return nil, err
+		}
+	}
 	if o.Lazy && o.Copies > 0 {
 		return nil, fault.Errorf(fault.ErrUsage, "copies of a program have their memory in common: it cannot come later")
 	}

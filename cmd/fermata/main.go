@@ -80,6 +80,7 @@ var verbs = []struct {
 	{"checkpoint", newCheckpoint}, {"restore", newRestore}, {"rollback", newRollback}, {"inspect", newInspect}, {"list", newList},
 	{"remove", newRemove}, {"verify", newVerify}, {"doctor", newDoctor}, {"version", newVersion},
 	{"completion", newCompletion}, {"exit-status", newExitStatus},
+	{"criu", newCriu},
 }
 
 // newRoot builds the command. With a command line that begins with a verb it

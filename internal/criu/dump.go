@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	filelock "github.com/checkpoint-restore/go-criu/v8/crit/images/file-lock"
@@ -83,6 +84,9 @@ func (c *command) save(ctx context.Context, pagesOnly bool) error {
 		c.log.infof("%d pages of earlier images freed", n)
 	}
 	c.log.infof("%d processes with %d threads, frozen for %v, %v in all", res.Tasks, res.Threads, res.Frozen, res.Total)
+	if c.DisplayStats {
+		fmt.Fprintf(c.stdout, "Frozen time: %d us\nBytes written: %d\n", res.Frozen.Microseconds(), res.Bytes)
+	}
 	if pagesOnly {
 		c.log.infof("Pre-dumping finished successfully")
 		return nil
@@ -134,6 +138,11 @@ func (c *command) review(im *image.Image, refuse *fault.Refusals) {
 			refuse.Add(fault.Reason{Object: fmt.Sprintf("file %d", x.GetId()), Why: fmt.Sprintf("a deleted file with %d bytes of data is above the limit of %d", n, c.GhostLimit), Remedy: "raise it with --ghost-limit"})
 		}
 	}
+	if c.TCPClose {
+		if err := closeTCP(im); err != nil {
+			refuse.Add(fault.Reason{Object: "TCP connections", Why: err.Error()})
+		}
+	}
 	files, err := image.All[*fdinfo.FileEntry](im, "files")
 	if err != nil {
 		return
@@ -144,6 +153,45 @@ func (c *command) review(im *image.Image, refuse *fault.Refusals) {
 		}
 	}
 }
+
+// closeTCP makes closed sockets of connected ones.
+func closeTCP(im *image.Image) error {
+	const closed = 7
+	files, err := image.All[*fdinfo.FileEntry](im, "files")
+	if err != nil {
+		return err
+	}
+	shut := map[uint32]bool{}
+	for _, f := range files {
+		s := f.GetIsk()
+		if s == nil || s.GetProto() != unix.IPPROTO_TCP || !established(s.GetState()) {
+			continue
+		}
+		s.State, s.SrcPort, s.DstPort = proto.Uint32(closed), proto.Uint32(0), proto.Uint32(0)
+		for _, a := range [][]uint32{s.SrcAddr, s.DstAddr} {
+			clear(a)
+		}
+		im.Drop(image.Of("tcp-stream", int(s.GetIno())))
+		shut[f.GetId()] = true
+	}
+	extras, err := image.All[*fm.SockExtra](im, "sock-extra")
+	if err != nil {
+		return err
+	}
+	for _, x := range extras {
+		if shut[x.GetId()] {
+			x.Peer, x.PeerGone, x.Error, x.Data = nil, nil, nil, proto.Uint32(tcpOver)
+			delete(shut, x.GetId())
+		}
+	}
+	for id := range shut {
+		im.Add("sock-extra", &fm.SockExtra{Id: proto.Uint32(id), Data: proto.Uint32(tcpOver)})
+	}
+	return nil
+}
+
+// tcpOver is in sock_extra.data of a socket that was connected and is so no more.
+const tcpOver = 1
 
 // established tells whether a TCP state (include/net/tcp_states.h) is that of a
 // connection.

@@ -44,6 +44,7 @@ func TestSpellings(t *testing.T) {
 			t.Errorf("%q: %v", x.args, err)
 			continue
 		}
+		o.granted = nil
 		want := defaults()
 		want.Action, want.Args = "dump", []string{}
 		x.want(want)
@@ -79,6 +80,9 @@ func TestWrongSpellings(t *testing.T) {
 // Every option that does nothing here says why, and none is without a rule.
 func TestNoOptionIsIgnored(t *testing.T) {
 	for _, o := range table {
+		if o.later == "" && o.noop == "" && meaning[o.name] == "" {
+			t.Errorf("--%s: nobody says what it does", o.name)
+		}
 		if o.set == nil {
 			t.Errorf("--%s sets nothing", o.name)
 		}

@@ -32,7 +32,6 @@ func (c *command) restore(ctx context.Context) error {
 	began := time.Now()
 	o := fermata.RestoreOptions{
 		Files: fermata.FilesSize, Stopped: c.LeaveStopped, Foreground: c.ShellJob && !c.Detach,
-		TCPClose: c.TCPClose,
 		Ready: func(pids []int) error {
 			if err := c.script(ctx, "post-restore", pids[0]); err != nil {
 				return err
@@ -42,6 +41,9 @@ func (c *command) restore(ctx context.Context) error {
 			}
 			return c.script(ctx, "pre-resume", pids[0])
 		},
+	}
+	if c.TCPClose {
+		o.Amend = closeTCP
 	}
 	switch c.Cgroups {
 	case "ignore":
@@ -71,6 +73,9 @@ func (c *command) restore(ctx context.Context) error {
 		c.log.warnf("%v", err)
 	}
 	c.log.infof("%d processes with %d threads in %v", res.Tasks, res.Threads, res.Total)
+	if c.DisplayStats {
+		fmt.Fprintf(c.stdout, "Restore time: %d us\nPages restored: %d\n", time.Since(began).Microseconds(), uint64(res.Bytes)/sys.PageSize)
+	}
 	c.log.infof("Restore finished successfully. Tasks resumed.")
 	if err := c.ready(); err != nil {
 		c.log.warnf("%v", err)
