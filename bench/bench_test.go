@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,26 @@ func TestSmallProgram(t *testing.T) {
 		t.Errorf("a checkpoint of %d bytes", n)
 	}
 	t.Logf("\n%s", &out)
+}
+
+func TestRecord(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "doc.md")
+	if err := os.WriteFile(path, []byte("above\n"+tableBegin+"old\n"+tableEnd+"below\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := record(path, "new\n"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if want := "above\n" + tableBegin + "```\nnew\n```\n" + tableEnd + "below\n"; err != nil || string(b) != want {
+		t.Errorf("%v, %q", err, b)
+	}
+	if err := os.WriteFile(path, []byte("no place"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if record(path, "new\n") == nil {
+		t.Error("a document without a place for it")
+	}
 }
 
 func TestMedian(t *testing.T) {

@@ -29,6 +29,7 @@ func main() {
 		runs = flag.Float64("runs", 1, "factor to the number of runs of each case")
 		only = flag.String("only", "", "comma separated parts of the names of the cases to run (default: all)")
 		list = flag.Bool("v", false, "print every run")
+		keep = flag.String("record", "", "also put the table into this `document`, in place of the one that is there")
 	)
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -37,9 +38,15 @@ func main() {
 	if os.Geteuid() != 0 {
 		fatal(fmt.Errorf("root is needed to restore programs with the pids they had"))
 	}
-	b := &bench{out: os.Stdout, runs: *runs, verbose: *list}
+	var text strings.Builder
+	b := &bench{out: io.MultiWriter(os.Stdout, &text), runs: *runs, verbose: *list}
 	if _, err := b.run(*tool, *criu, *dir, *only); err != nil {
 		fatal(err)
+	}
+	if *keep != "" {
+		if err := record(*keep, text.String()); err != nil {
+			fatal(err)
+		}
 	}
 }
 

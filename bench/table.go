@@ -171,3 +171,23 @@ func (b *bench) printBounds(table []*outcome) {
 		}
 	}
 }
+
+// The lines of a document between which record puts a table.
+const (
+	tableBegin = "<!-- bench: begin -->\n"
+	tableEnd   = "<!-- bench: end -->\n"
+)
+
+// record puts a table into a document, in place of the one that is there.
+func record(path, table string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(b), tableBegin)
+	_, after, ok2 := strings.Cut(rest, tableEnd)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s: no place for a table (%s…%s)", path, strings.TrimSpace(tableBegin), strings.TrimSpace(tableEnd))
+	}
+	return os.WriteFile(path, []byte(before+tableBegin+"```\n"+table+"```\n"+tableEnd+after), 0o644)
+}
