@@ -2,6 +2,7 @@ package fermata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -63,7 +64,8 @@ func Rollback(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult
 		}
 	}
 	tree.End(fds)
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Microsecond) {
+	end := time.Now().Add(10 * time.Second)
+	for ; time.Now().Before(end); time.Sleep(500 * time.Microsecond) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -75,5 +77,13 @@ func Rollback(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult
 			break
 		}
 	}
-	return Restore(ctx, dir, o)
+	// A pid is also taken for as long as it is the group or session of somebody
+	// who has ended and was not waited for.
+	for {
+		res, err := Restore(ctx, dir, o)
+		if !errors.Is(err, ErrBusy) || time.Now().After(end) || ctx.Err() != nil {
+			return res, err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -1,6 +1,7 @@
 // kind: memory
 // state: memory shared by copy on write over four generations, the first of which has exited
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages
 #include "cow.h"
 

@@ -1,6 +1,7 @@
 // kind: memory
 // state: copied pages of a private file mapping, shared by copy on write with a child
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages
 #include "cow.h"
 

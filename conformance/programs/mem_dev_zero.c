@@ -1,6 +1,7 @@
 // kind: memory
 // state: mappings of /dev/zero, private and shared with a child
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages
 #include "memfile.h"
 

@@ -1,6 +1,7 @@
 // kind: memory
 // state: mappings of a deleted file that no descriptor holds: shared by two processes, and private with copied pages
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages
 #include "memfile.h"
 

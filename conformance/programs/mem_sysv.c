@@ -1,6 +1,7 @@
 // kind: memory
 // state: SysV shared memory: a segment by key with owner and mode, shared with a child; one marked for removal; one attached read-only, and one of which the middle was unmapped
 // users: root nobody
+// nocopies: both would have the same segments; a restore of copies refuses that
 // mutate: part:pages vma_entry.shmid
 #include "conformance.h"
 #include <sys/shm.h>

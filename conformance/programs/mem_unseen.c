@@ -1,6 +1,7 @@
 // kind: memory
 // state: a program that would notice a child it did not make: by its SIGCHLD (caught, or queued while it was blocked), by wait, in its times, as the reaper of orphans, among its descriptors
 // users: root nobody
+// nocopies: the processes of both copies take turns by the same files
 // mutate: sa_entry.sigaction
 #include "memfile.h"
 

@@ -58,6 +58,7 @@ func RunCopies(ctx context.Context, im *image.Image, o Options, n int) (_ *Copie
 	}
 	for _, s := range []stepOf{
 		{"reading the checkpoint", base.open},
+		{"checking", base.noSegments},
 		{"checking", base.check},
 		{"starting", base.begin},
 		{"memory", base.makeDonor},
@@ -173,3 +174,14 @@ func (b *builder) founder() *tracee.Executor {
 
 // errOneInit: a pid namespace has one init.
 var errOneInit = errors.New("the tree has a process 1 of its own: it cannot have another init")
+
+// noSegments refuses a tree with SysV segments: these have one number in the
+// whole system, so that copies would share what is each one's own.
+func (b *builder) noSegments() error {
+	for _, o := range b.shm {
+		if v := o.GetSysv(); v != nil {
+			return fault.Errorf(fault.ErrRefused, "SysV segment %d: copies would share it; restore one only", v.GetId())
+		}
+	}
+	return nil
+}
