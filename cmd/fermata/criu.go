@@ -21,10 +21,7 @@ func newCriu() *cobra.Command {
 		Use:   "criu ACTION [options]",
 		Short: "The command line of CRIU",
 		Long:  b.String(),
-		Example: `  # let callers of CRIU use fermata
-  ln -s fermata /usr/local/sbin/criu
-
-  # a dump and a restore as CRIU's users write them
+		Example: `  # a dump and a restore as CRIU's users write them
   fermata criu dump -t 4711 -D images -o dump.log -v4 --shell-job
   fermata criu restore -D images -o restore.log -v4 --shell-job`,
 		DisableFlagParsing: true,
