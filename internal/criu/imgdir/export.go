@@ -488,17 +488,14 @@ func (e *exporter) content(o *file, x *fm.FileExtra) error {
 func (e *exporter) extra() error {
 	own := image.New()
 	for _, name := range e.im.Names() {
-		if name == "pages" || strings.HasPrefix(name, "pages/") || name == "shm" {
-			continue // the pagemaps have it
+		if strings.HasPrefix(name, "pages/") || name == "shm" || strings.HasPrefix(name, "mm/") || strings.HasPrefix(name, "ghost-file/") || kindOf(name) != nil {
+			continue // in files of their own
 		}
 		recs, err := e.im.Records(name)
 		if err != nil {
 			return err
 		}
 		for _, r := range recs {
-			if r.Msg.ProtoReflect().Descriptor().ParentFile().Package() != "fermata" {
-				break
-			}
 			m := r.Msg
 			if name == "manifest" {
 				c := proto.CloneOf(m.(*fm.Manifest))

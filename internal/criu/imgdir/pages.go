@@ -54,6 +54,9 @@ const anonBase = 1 << 24
 
 func anonID(id uint64) uint64 { return anonBase + id }
 
+// sysvID is the same for System V segments.
+func sysvID(id uint64) uint64 { return 2*anonBase + id }
+
 // WritePages writes every page of the image into dir: fill reads from the page
 // store's offsets, vdso is the content of the tasks' vdso. progress gets the
 // bytes written. With a parent, an image directory, pages that it has with the
@@ -138,8 +141,11 @@ func pageFiles(im *image.Image, vdso uint64) (all []*pageFile, err error) {
 	}
 	for _, s := range shm {
 		id := anonID(s.GetId())
-		if s.GetKind() == collect.ShmMemfd {
+		switch s.GetKind() {
+		case collect.ShmMemfd:
 			id = s.GetId()
+		case collect.ShmSysV:
+			id = sysvID(s.GetId())
 		}
 		all = append(all, &pageFile{name: fmt.Sprintf("pagemap-shmem-%d.img", id), runs: s.GetPages(), shm: true})
 	}

@@ -101,7 +101,7 @@ func (s *Source) mmExtra(pid int, m *mm.MmEntry) (*fm.MmExtra, error) {
 		for bit, what := range map[uint32]string{
 			vmaSysV: "a System V shared memory segment", vmaSock: "a socket's ring", vmaAIO: "the ring of an AIO context", vmaShst: "a shadow stack",
 		} {
-			if status&bit != 0 {
+			if status&bit != 0 && !s.Own {
 				return nil, fault.Errorf(fault.ErrRefused, "area %#x-%#x is %s, which cannot be restored from these images", v.GetStart(), v.GetEnd(), what)
 			}
 		}
@@ -195,8 +195,13 @@ func (s *Source) objects() error {
 		return err
 	}
 	for _, o := range known {
-		if o.GetKind() == collect.ShmAnon {
+		switch o.GetKind() {
+		case collect.ShmAnon:
 			own[anonID(o.GetId())] = o
+		case collect.ShmSysV:
+			if err := s.object(proto.CloneOf(o), sysvID(o.GetId())); err != nil {
+				return err
+			}
 		}
 	}
 	inodes, err := image.All[*memfd.MemfdInodeEntry](s.Image, "memfd-inodes")
