@@ -27,7 +27,7 @@ func (inetSocket) Check(r *Restore, e *fdinfo.FileEntry) error {
 		r.Refuse.Add(fault.Reason{Object: s.what(), Why: "this machine does not have its address", Remedy: "add the address to an interface (ip address add)"})
 		return nil
 	}
-	udp := s.proto() == unix.IPPROTO_UDP || s.proto() == unix.IPPROTO_UDPLITE
+	udp := s.e.GetType() == unix.SOCK_DGRAM && (s.proto() == unix.IPPROTO_UDP || s.proto() == unix.IPPROTO_UDPLITE)
 	bound := s.tcp() && (s.state() == stateListen || s.state() == stateClose) && !s.is(tcpOver)
 	if !bound && !udp {
 		return nil

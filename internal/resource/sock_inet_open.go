@@ -43,7 +43,7 @@ func (s *inetEnd) family() int { return int(s.e.GetFamily()) }
 func (s *inetEnd) proto() int  { return int(s.e.GetProto()) }
 func (s *inetEnd) state() int  { return int(s.e.GetState()) }
 func (s *inetEnd) tcp() bool {
-	return s.proto() == unix.IPPROTO_TCP || s.proto() == unix.IPPROTO_MPTCP
+	return s.e.GetType() == unix.SOCK_STREAM && (s.proto() == unix.IPPROTO_TCP || s.proto() == unix.IPPROTO_MPTCP)
 }
 func (s *inetEnd) is(bit uint32) bool { return s.x.GetData()&bit != 0 }
 func (s *inetEnd) what() string {

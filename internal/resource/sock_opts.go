@@ -75,7 +75,9 @@ func (o *sockOpt) has(s *sock, st sockState) bool {
 }
 
 // tcp tells whether a socket is TCP or TCP in disguise.
-func (s *sock) tcp() bool { return s.proto == unix.IPPROTO_TCP || s.proto == unix.IPPROTO_MPTCP }
+func (s *sock) tcp() bool {
+	return s.typ == unix.SOCK_STREAM && (s.proto == unix.IPPROTO_TCP || s.proto == unix.IPPROTO_MPTCP)
+}
 
 // String names an option in messages.
 func (o *sockOpt) String() string {

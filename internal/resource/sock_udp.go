@@ -39,7 +39,7 @@ func (s *inetSock) collectPackets(d *Dump, fd int) (ok bool, err error) {
 	case shut:
 		s.entry.Shutdown = shutRead.Enum()
 	}
-	udp := s.sock.proto == unix.IPPROTO_UDP || s.sock.proto == unix.IPPROTO_UDPLITE
+	udp := s.sock.typ == unix.SOCK_DGRAM && (s.sock.proto == unix.IPPROTO_UDP || s.sock.proto == unix.IPPROTO_UDPLITE)
 	if udp && s.sock.typ == unix.SOCK_DGRAM {
 		if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil {
 			return false, fmt.Errorf("SIOCOUTQ: %w", err)
