@@ -61,7 +61,9 @@ type shot struct {
 	gate                      uint64
 	set, zero, ign, old, open uint64
 	info                      [2]uint64
-	undone                    bool
+	// midOn and copyOn: it was let go into its slot and was not waited for. Until
+	// it has got there it reads the batch that made it, in its maker's slot.
+	midOn, copyOn bool
 }
 
 const (
@@ -289,7 +291,22 @@ func (s *shot) splitDone() error {
 		return err
 	}
 	s.mid.halted = false
+	s.midOn = true
 	return sys.Cont(s.mid.TID, 0)
+}
+
+// settled waits until the intermediate and the snapshot are in their slots.
+func (s *shot) settled() error {
+	var errs []error
+	if s.midOn {
+		s.midOn = false
+		errs = append(errs, s.mid.Wait())
+	}
+	if s.copyOn {
+		s.copyOn = false
+		errs = append(errs, s.copy.Wait())
+	}
+	return errors.Join(errs...)
 }
 
 // fork starts the snapshot.
@@ -297,7 +314,7 @@ func (s *shot) fork() error {
 	if !s.Snapshot {
 		return nil
 	}
-	if err := s.mid.Wait(); err != nil {
+	if err := s.settled(); err != nil {
 		return err
 	}
 	slot, err := s.Guest.slot()
@@ -335,6 +352,7 @@ func (s *shot) forked() error {
 		return err
 	}
 	s.copy.halted = false
+	s.copyOn = true
 	return sys.Cont(s.copy.TID, 0)
 }
 
@@ -344,7 +362,7 @@ func (s *shot) undress() error {
 	if !s.Snapshot {
 		return nil
 	}
-	if err := s.copy.Wait(); err != nil {
+	if err := s.settled(); err != nil {
 		return err
 	}
 	// Where memory runs out, this one is to go.
@@ -400,7 +418,12 @@ func finish(shots []*shot) error {
 			return nil
 		})
 	}
-	err := reapers(0)
+	var err error
+	for _, s := range shots {
+		// The slots are written anew now.
+		err = errors.Join(err, s.settled())
+	}
+	err = errors.Join(err, reapers(0))
 	err = errors.Join(err, each(shots, (*shot).end, (*shot).ended))
 	err = errors.Join(err, reapers(1))
 	for _, s := range shots {
