@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -149,6 +150,27 @@ func (d *Dump) backlog(l *inetSock, clients []*inetSock) error {
 			x.Arrived = append(x.Arrived, a)
 		}
 	}
+	return d.notQueued(x, clients)
+}
+
+// notQueued adds the clients that believe to be connected and are not in the
+// listener's queue: it waits for their first data (TCP_DEFER_ACCEPT), or it was
+// full when the handshake ended. They connect again behind the others, and send
+// what they had sent.
+func (d *Dump) notQueued(x *fm.SockExtra, clients []*inetSock) error {
+	for _, c := range clients {
+		if slices.Contains(x.Pending, c.entry.GetIno()) {
+			continue
+		}
+		sent, err := d.notArrived(c, nil)
+		if err != nil {
+			return err
+		}
+		if len(sent) > 0 {
+			x.Arrived = append(x.Arrived, &fm.Arrival{Index: proto.Uint32(uint32(len(x.Pending))), Data: [][]byte{sent}})
+		}
+		x.Pending = append(x.Pending, c.entry.GetIno())
+	}
 	return nil
 }
 
@@ -184,7 +206,8 @@ func (d *Dump) leftBehind(q *unaccepted) string {
 	return ""
 }
 
-// notArrived gives what a client has sent and the other end has no room for.
+// notArrived gives what a client has sent and the other end has no room for: all
+// of it if there is no other end yet.
 func (d *Dump) notArrived(c *inetSock, q *unaccepted) ([]byte, error) {
 	if c.unacked() == 0 {
 		return nil, nil
@@ -197,6 +220,9 @@ func (d *Dump) notArrived(c *inetSock, q *unaccepted) ([]byte, error) {
 	out, end, err := r.sent()
 	if err = errors.Join(err, r.leave()); err != nil {
 		return nil, err
+	}
+	if q == nil {
+		return out, nil
 	}
 	left := int(int32(end - q.next))
 	if left < 0 || left > len(out) {
