@@ -7,21 +7,27 @@ set -eu
 needs='
 /usr/sbin/mariadbd mariadb-server-core
 /usr/sbin/nginx nginx-light
+/usr/sbin/phpenmod php-fpm
 ab apache2-utils
 bash bash
 cc gcc
 curl curl
+erl erlang-base
 gdb gdb
 java default-jdk-headless
 javac default-jdk-headless
 make make
 mariadb mariadb-client-core
+mpirun openmpi-bin
+/usr/lib/python3/dist-packages/mpi4py python3-mpi4py
 node nodejs
 perl perl
 pg_ctlcluster postgresql
 /usr/bin/python3 python3
 redis-cli redis-tools
 redis-server redis-server
+ruby ruby
+screen screen
 sqlite3 sqlite3
 tmux tmux
 vim vim
