@@ -46,6 +46,7 @@ type Stat struct {
 // Bits of Stat.Flags (include/linux/sched.h; not uapi, but unchanged since 5.15).
 const (
 	PFExiting       = 0x00000004 // the task is in do_exit
+	PFIOWorker      = 0x00000010 // a thread of io_uring's, which never leaves the kernel
 	PFForkNoExec    = 0x00000040 // forked and has not called execve since
 	PFDumpCore      = 0x00000200
 	PFSignaled      = 0x00000400 // killed by a signal

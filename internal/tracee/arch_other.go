@@ -38,7 +38,9 @@ const (
 func stackOf(*sys.Regs) uint64                               { return 0 }
 func callRegs(r sys.Regs, _, _ uint64, _ [6]uint64) sys.Regs { return r }
 
-func deaf(*sys.Regs) bool       { return false }
+func deaf(*sys.Regs) bool { return false }
+
+func unplaced(*sys.Regs) bool   { return false }
 func again(r sys.Regs) sys.Regs { return r }
 
 const nrSigreturn = 139

@@ -22,6 +22,9 @@ var deafCalls = map[uint64]bool{
 	unix.SYS_IO_URING_ENTER: true,
 }
 
+// unplaced tells whether a thread has no place in its program, as io_uring's.
+func unplaced(r *sys.Regs) bool { return r.Rip == 0 && r.Rsp == 0 }
+
 // deaf tells whether a stopped thread was in such a call.
 func deaf(r *sys.Regs) bool {
 	return int64(r.Orig_rax) >= 0 && int64(r.Rax) == -int64(unix.EINTR) && deafCalls[r.Orig_rax]

@@ -460,6 +460,7 @@ func (t *Tree) read() error {
 		// as a thread of it does.
 		p.Zombie = len(p.Threads) == 0
 		procs = append(procs, p)
+		t.dropWorkers(p)
 		for _, th := range p.Threads {
 			if err := th.read(p.At(), buf); err != nil {
 				return err
@@ -474,6 +475,24 @@ func (t *Tree) read() error {
 	}
 	t.Processes = procs
 	return nil
+}
+
+// dropWorkers lets go of the threads that io_uring has made in a process: they
+// never run a program's instruction, so nothing can run in them. What they work
+// for is a file or mapping of the process, and is dealt with by its name. They
+// have no registers (copy_thread clears the two of them).
+func (t *Tree) dropWorkers(p *Process) {
+	for _, th := range slices.Clone(p.Threads) {
+		if r, err := sys.GetRegs(th.TID); err != nil || !unplaced(&r) {
+			continue
+		}
+		if st, err := procfs.ReadStat(p.PID, th.TID); err != nil || st.Flags&procfs.PFIOWorker == 0 {
+			continue
+		}
+		if err := sys.Detach(th.TID, 0); err == nil || errors.Is(err, unix.ESRCH) {
+			p.Threads = slices.DeleteFunc(p.Threads, func(x *Thread) bool { return x == th })
+		}
+	}
 }
 
 func (th *Thread) read(pid int, buf []byte) (err error) {
