@@ -12,6 +12,7 @@ ab apache2-utils
 bash bash
 cc gcc
 curl curl
+emacs emacs-nox
 erl erlang-base
 gdb gdb
 java default-jdk-headless
