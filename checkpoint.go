@@ -200,7 +200,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	}
 	c.draft.attach(c.col, c.opt)
 	if g := c.watch.Guardian(); g != nil {
-		c.col.Files.Guard, c.col.Files.GuardTerminal = g.Sockopt, g.Terminal
+		c.col.Files.Guard, c.col.Files.GuardTerminal, c.col.Files.GuardLock = g.Sockopt, g.Terminal, g.NetLock
 	}
 	c.progress("collect", 0, int64(len(c.tree.Processes)))
 	if err := c.col.Collect(); err != nil {

@@ -82,6 +82,8 @@ func newDraft(final string, layout Layout) (*draft, error) {
 func (d *draft) attach(c *collect.Collector, o CheckpointOptions) {
 	d.files = c.Files
 	c.Files.SaveFiles, c.Files.HideLinks = o.SaveFiles, d.images
+	c.Files.TCPOutside, c.Files.SkipInFlight = o.TCPEstablished, o.SkipInFlight
+	c.Files.LockNetwork = o.After == AfterKill && !o.NoNetworkLock
 	c.Files.Content = func(name string, f *resource.File) error {
 		d.contents = append(d.contents, content{name, f})
 		return nil

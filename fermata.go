@@ -119,6 +119,16 @@ type CheckpointOptions struct {
 	// SaveFiles puts the content of regular files open for writing into the
 	// checkpoint.
 	SaveFiles bool
+	// TCPEstablished saves TCP connections whose peer is outside the tree, on this
+	// host or another; else they are refused. With AfterKill packets are kept from
+	// them, by the host's packet filter (nf_tables), until they are restored on
+	// this host, unless NoNetworkLock says that the caller sees to that. It needs
+	// CAP_NET_ADMIN.
+	TCPEstablished bool
+	NoNetworkLock  bool
+	// SkipInFlight leaves out connections from outside the tree that wait to be
+	// accepted; else they are refused.
+	SkipInFlight bool
 	// AllowSeccompRisk saves also tasks whose own seccomp filters would end
 	// them, should this process be killed in the microseconds in which it works
 	// inside them; else they are refused.
@@ -173,9 +183,9 @@ type RestoreOptions struct {
 	Copies int
 	// Stopped leaves every restored task stopped (SIGSTOP).
 	Stopped bool
-	// Amend, when set, may change what was read before anything is made of it. It
-	// is for this module's own commands.
-	Amend func(*image.Image) error
+	// TCPClose makes connected TCP sockets closed ones, as if the connection had
+	// ended and been read to its end.
+	TCPClose bool
 	// Inherit has open files that stand for files of the checkpoint, by what
 	// those were: "pipe:[7]", "socket:[7]", a path without its first slash.
 	Inherit map[string]*os.File

@@ -23,7 +23,7 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 	began := time.Now()
 	opt := rebuild.Options{
 		Dir: dir, Files: resource.FilesPolicy(o.Files), Cgroups: rebuild.CgroupPolicy(o.Cgroups), Stopped: o.Stopped, PidNS: o.PidNS, Foreground: o.Foreground,
-		Ready: o.Ready, Lazy: o.Lazy,
+		Ready: o.Ready, Lazy: o.Lazy, TCPClose: o.TCPClose,
 	}
 	if len(o.Inherit) > 0 {
 		opt.Inherit = map[string]int{}
@@ -34,11 +34,6 @@ func Restore(ctx context.Context, dir string, o RestoreOptions) (*RestoreResult,
 	im, err := openImages(dir, &opt)
 	if err != nil {
 		return nil, err
-	}
-	if o.Amend != nil {
-		if err := o.Amend(im); err != nil {
-			return nil, err
-		}
 	}
 	if o.Lazy && o.Copies > 0 {
 		return nil, fault.Errorf(fault.ErrUsage, "copies of a program have their memory in common: it cannot come later")

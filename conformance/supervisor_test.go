@@ -396,8 +396,24 @@ func (s *supervisor) verdict() string {
 	return string(b)
 }
 
+// family are the processes of the case, parents first, but for one that the
+// program has put outside its tree (conf_outside).
+func (s *supervisor) family() []int {
+	return slices.DeleteFunc(descendants(os.Getpid()), func(pid int) bool { return pid == s.outside() })
+}
+
+// outside is the pid of the process outside the tree, 0 when there is none.
+func (s *supervisor) outside() int {
+	b, err := os.ReadFile(filepath.Join(s.spec.Dir, "outside"))
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return pid
+}
+
 // drain takes every dead child there is. It reports false when there are no
-// children at all.
+// children at all, but for one outside the tree.
 func (s *supervisor) drain() bool {
 	for {
 		var st unix.WaitStatus
@@ -407,7 +423,7 @@ func (s *supervisor) drain() bool {
 		case err != nil:
 			return false
 		case pid == 0:
-			return true
+			return s.outside() == 0 || len(s.family()) > 0
 		default:
 			s.dead[pid] = st
 		}
@@ -446,6 +462,7 @@ func (s *supervisor) allGone() {
 
 // endAll kills whatever the case still has.
 func (s *supervisor) endAll() {
+	os.Remove(filepath.Join(s.spec.Dir, "outside")) // which ends with the others
 	for i := 0; s.drain() && i < 2000; i++ {
 		for _, pid := range descendants(os.Getpid()) {
 			unix.Kill(pid, unix.SIGKILL)

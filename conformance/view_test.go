@@ -36,7 +36,7 @@ func (n names) of(kind, id string) string {
 func (s *supervisor) look() view {
 	v := view{}
 	n := names{}
-	pids := descendants(os.Getpid())
+	pids := s.family()
 	slices.Sort(pids)
 	skip := func(part string) bool { return slices.Contains(s.spec.Program.Moving, part) }
 	if skip("tasks") {

@@ -20,6 +20,7 @@ func newCheckpoint() *cobra.Command {
 		o          fermata.CheckpointOptions
 		to         string
 		snapshot   string
+		lock       string
 		kill, stop bool
 		asJSON     *bool
 	)
@@ -67,6 +68,10 @@ The last line of stdout is the REF of the new checkpoint.`),
 				return fault.Errorf(fault.ErrUsage, "--snapshot: %q is none of auto, always, never", snapshot)
 			}
 			o.Snapshot = mode
+			if lock != "nftables" && lock != "skip" {
+				return fault.Errorf(fault.ErrUsage, "--network-lock: %q is none of nftables, skip", lock)
+			}
+			o.NoNetworkLock = lock == "skip"
 			return checkpoint(c, args, to, o, *asJSON)
 		},
 	}
@@ -78,6 +83,9 @@ The last line of stdout is the REF of the new checkpoint.`),
 	f.StringVar(&o.Cgroup, "cgroup", "", "add every process of the cgroup at `DIR` and below it")
 	f.BoolVar(&o.AllowSeccompRisk, "seccomp-risk", false, "save also programs that their own seccomp filter would end, should fermata be killed in the microseconds in which it works inside them")
 	f.BoolVar(&o.SkipDontDump, "skip-dontdump", false, "leave out private memory that the program excludes from core dumps (MADV_DONTDUMP); it comes back as zeros")
+	f.BoolVar(&o.TCPEstablished, "tcp-established", false, "save TCP connections whose peer is outside the program; with --kill the host keeps packets from them until they are restored")
+	f.StringVar(&lock, "network-lock", "nftables", "what keeps packets from such connections, with --kill: `HOW` is nftables or skip (you see to that)")
+	f.BoolVar(&o.SkipInFlight, "skip-in-flight", false, "leave out connections from outside that the program has not accepted yet")
 	f.BoolVar(&o.SaveFiles, "save-files", false, "put the content of files open for writing into the checkpoint")
 	f.StringVar(&snapshot, "snapshot", "auto", "save the memory from a copy-on-write snapshot while the program runs: `WHEN` is auto (when it is large), always or never")
 	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up when the program cannot be stopped within this `TIME`")

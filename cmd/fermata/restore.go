@@ -107,6 +107,7 @@ foreground fermata waits for all copies and ends with the status of the first;
 	f.IntVar(&o.Copies, "copies", 0, "run the program `N` times, each in a new pid namespace")
 	f.BoolVar(&o.PidNS, "pidns", false, "restore into a new pid namespace")
 	f.BoolVar(&o.Stopped, "stopped", false, "leave the program stopped, as by SIGSTOP")
+	f.BoolVar(&o.TCPClose, "tcp-close", false, "make connected TCP sockets closed ones")
 	f.StringVar(&files, "files", "strict", "the `MODE` for changed files: strict, rollback or keep")
 	c.RegisterFlagCompletionFunc("files", cobra.FixedCompletions([]string{"strict", "rollback", "keep"}, cobra.ShellCompDirectiveNoFileComp))
 	f.StringVar(&groups, "cgroups", "restore", "the `MODE` for control groups: restore (make those that are gone), keep (use those that exist) or ignore")

@@ -43,7 +43,8 @@ func (c *command) save(ctx context.Context, pagesOnly bool) error {
 		To: c.images, Layout: fermata.LayoutImages, PagesOnly: pagesOnly, After: fermata.AfterKill, NoWait: true,
 		Timeout: time.Duration(c.Timeout) * time.Second, Review: c.review,
 		AllowSeccompRisk: true, // as CRIU has it
-
+		// With --tcp-close they are closed at once: nothing needs to wait for them.
+		TCPEstablished: c.TCP || c.TCPClose, NoNetworkLock: c.NetworkLock == "skip" || c.TCPClose, SkipInFlight: c.SkipInFlight,
 	}
 	if c.Timeout == 0 {
 		o.Timeout = 24 * time.Hour

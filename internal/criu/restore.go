@@ -32,6 +32,7 @@ func (c *command) restore(ctx context.Context) error {
 	began := time.Now()
 	o := fermata.RestoreOptions{
 		Files: fermata.FilesSize, Stopped: c.LeaveStopped, Foreground: c.ShellJob && !c.Detach,
+		TCPClose: c.TCPClose,
 		Ready: func(pids []int) error {
 			if err := c.script(ctx, "post-restore", pids[0]); err != nil {
 				return err
@@ -41,9 +42,6 @@ func (c *command) restore(ctx context.Context) error {
 			}
 			return c.script(ctx, "pre-resume", pids[0])
 		},
-	}
-	if c.TCPClose {
-		o.Amend = closeTCP
 	}
 	switch c.Cgroups {
 	case "ignore":

@@ -15,6 +15,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/cgroup"
 	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/journal"
+	"github.com/fermata-cr/fermata/internal/netlock"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
 	"github.com/fermata-cr/fermata/internal/tracee"
@@ -44,6 +45,10 @@ func (c *cleaner) run() {
 	c.freezers(false)
 	c.drafts()
 	c.descriptors()
+	for _, r := range c.book.Of(journal.NetLock) {
+		faultpoint.At("guardian.netlock")
+		_ = netlock.Unlock(r.Text)
+	}
 	for again := true; again; {
 		// The tracer of what it freezes is a thread that ends with the attempt:
 		// whatever happens, nothing stays stopped.

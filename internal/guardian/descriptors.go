@@ -118,6 +118,14 @@ func (g *Guardian) Terminal(master int, was *unix.Termios) (release func()) {
 	return g.Journal.AddText(journal.Terminal, encodeTermios(was), dev).Done
 }
 
+// NetLock notes a lock on connections that is about to be made.
+func (g *Guardian) NetLock(name string) (release func()) {
+	if g == nil {
+		return func() {}
+	}
+	return g.Journal.AddText(journal.NetLock, name).Done
+}
+
 // The settings as struct termios2 has them (include/uapi/asm-generic/termbits.h).
 func encodeTermios(t *unix.Termios) string {
 	var b []byte

@@ -60,6 +60,9 @@ const (
 	// device and inode of its directory, 1 if it has to be frozen in the end, 0
 	// if it has to run; the path of its freezer file.
 	Freezer
+	// NetLock is a lock on connections (package netlock), in the network namespace
+	// of the writer: its name.
+	NetLock
 )
 
 // TempPrefix begins the names of files that fermata makes for a moment.

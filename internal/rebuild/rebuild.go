@@ -52,6 +52,8 @@ type Options struct {
 	Saved func(name string) (io.ReadCloser, error)
 	// Inherit is resource.Restore.Inherit.
 	Inherit map[string]int
+	// TCPClose is resource.Restore.TCPClose.
+	TCPClose bool
 	// Ready, when set, is called when every task is whole and before the first
 	// one runs, with the roots' pids.
 	Ready func(pids []int) error
@@ -293,7 +295,7 @@ func (b *builder) open() (err error) {
 	}
 	b.files.Dir, b.files.Files, b.files.Note = b.opt.Dir, b.opt.Files, b.note
 	b.files.Saved, b.files.Inherit = b.opt.Saved, b.opt.Inherit
-	b.files.Task = b.task
+	b.files.Task, b.files.TCPClose = b.task, b.opt.TCPClose
 	b.files.Clock, b.files.Foreground = b.clock, b.opt.Foreground
 	b.files.PID, b.files.GuardName = b.hostPID, b.guardName
 	b.files.MemfdFill = func(m *memfd.MemfdInodeEntry, fd int) error {
@@ -720,6 +722,9 @@ func (b *builder) orphaned(p *proc) bool {
 func (b *builder) release() error {
 	if err := b.releaseInit(); err != nil {
 		return fmt.Errorf("init of the pid namespace: %w", err)
+	}
+	if err := b.files.Release(); err != nil {
+		return err
 	}
 	for _, p := range b.procs {
 		for _, t := range p.live() {

@@ -128,6 +128,13 @@ type Dump struct {
 	Refuse *fault.Refusals
 	// SaveFiles: the content of regular files open for writing is wanted.
 	SaveFiles bool
+	// TCPOutside: connections of TCP whose peer is outside the tree are saved;
+	// LockNetwork: packets are kept from them from then on, until a restore, if
+	// the tasks are ended.
+	TCPOutside, LockNetwork bool
+	// SkipInFlight: connections that wait to be accepted, and whose client is
+	// outside, are left out.
+	SkipInFlight bool
 	// Leader gives the pid of the process that a Table was read of, where that
 	// was not the pid.
 	Leader map[int]int
@@ -158,6 +165,9 @@ type Dump struct {
 	// changed while its queues are examined: they are to be set on a duplicate of
 	// fd (TCSETS2).
 	GuardTerminal func(fd int, settings *unix.Termios) (release func())
+	// GuardLock hears of a lock on connections (package netlock) before it is made:
+	// should this process die before release is called, it is to be removed.
+	GuardLock func(name string) (release func())
 	// GuardLink hears of a name that Commit is about to give a file, by its
 	// device and inode: should this process die before the checkpoint is
 	// published, the name is to be removed.
@@ -175,7 +185,12 @@ type Dump struct {
 	links   []hiddenLink // to be made by Commit
 	locks   []heldLock
 	dirs    procDirs
-	paths   dirCache
+	// netLock is the lock on connections to the outside; keepLock: the tasks have
+	// been ended, and it stays.
+	netLock      string
+	keepLock     bool
+	lockReleased func()
+	paths        dirCache
 }
 
 type groupKey struct {

@@ -64,6 +64,9 @@ type Restore struct {
 	// to call when the name is gone or not made. nil: nobody would remove it.
 	GuardName func(name string, dev, ino uint64) (gone func())
 
+	// TCPClose: sockets that are connected by TCP become closed ones.
+	TCPClose bool
+
 	// Inherit has descriptors that stand for files, by what those were.
 	Inherit map[string]int
 
@@ -80,6 +83,7 @@ type Restore struct {
 	close   []int
 	commits []func() error
 	undos   []func()
+	last    []func() error
 	paths   dirCache
 }
 
@@ -297,6 +301,21 @@ func (r *Restore) atCommit(f func() error) { r.commits = append(r.commits, f) }
 
 // onUndo keeps how to take a change of the file system back.
 func (r *Restore) onUndo(f func()) { r.undos = append(r.undos, f) }
+
+// atRelease keeps what lets the world outside know that the program is back.
+func (r *Restore) atRelease(f func() error) { r.last = append(r.last, f) }
+
+// Release opens the way to the world outside: connections go on. It is called
+// when every task is whole, right before the first one runs.
+func (r *Restore) Release() error {
+	for len(r.last) > 0 {
+		if err := r.last[0](); err != nil {
+			return err
+		}
+		r.last = r.last[1:]
+	}
+	return nil
+}
 
 // Commit makes what a restore changes in the file system for good: files that
 // are rolled back, hidden links that are no longer needed. It is called once,

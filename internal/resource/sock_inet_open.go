@@ -37,6 +37,7 @@ type inetEnd struct {
 	stream   *tcp_stream.TcpStreamEntry
 	in, out  []byte
 	queued   bool // in is in the receive queue
+	closed   bool // it was connected, and shall be closed
 }
 
 func (s *inetEnd) family() int { return int(s.e.GetFamily()) }
@@ -152,15 +153,18 @@ func openInet(r *Restore) (_ *inetRestore, err error) {
 			}
 		}
 	}()
+	if r.TCPClose {
+		u.closeInstead()
+	}
 	if err := u.match(); err != nil {
 		return nil, err
 	}
 	u.repair = mayRepair()
 	// Without repair mode a connection needs a listener at its address, which
 	// the program's own would not suffer beside it.
-	steps := []func() error{u.connectAll, u.bindAll, u.pending}
+	steps := []func() error{u.connectAll, u.bindAll, u.connectOutside, u.pending}
 	if u.repair {
-		steps = []func() error{u.connectDisguised, u.bindAll, u.connectAll, u.pending}
+		steps = []func() error{u.connectDisguised, u.bindAll, u.connectAll, u.connectOutside, u.pending}
 	}
 	for _, f := range steps {
 		if err := f(); err != nil {
@@ -197,7 +201,13 @@ func (u *inetRestore) make(s *inetEnd) (err error) {
 // bindAll makes the sockets that are not connected by TCP.
 func (u *inetRestore) bindAll() error {
 	for _, s := range u.all {
-		if s.mate != nil {
+		if s.mate != nil || s.outside() && !s.closed {
+			continue
+		}
+		if s.closed {
+			if err := u.openClosed(s); err != nil {
+				return fmt.Errorf("%s: %w", s.what(), err)
+			}
 			continue
 		}
 		if err := u.make(s); err != nil {
@@ -274,7 +284,7 @@ func (u *inetRestore) pending() error {
 		}
 	}
 	for _, s := range u.all {
-		if !s.tcp() || s.state() != stateSynSent {
+		if !s.tcp() || s.state() != stateSynSent || s.closed {
 			continue
 		}
 		if err := unix.SetNonblock(s.fd, true); err != nil {

@@ -42,6 +42,7 @@ type tcpSock struct {
 	// been sent.
 	listener   *inetSock
 	sentUnread bool
+	outside    bool // the peer is not in the tree, and that is allowed
 }
 
 // sentFIN tells whether the end of the stream has been sent, or is queued.
@@ -204,17 +205,21 @@ func (d *Dump) completeTCP(u *inetDump) error {
 			return fmt.Errorf("pid %d: %s (%s): %w", s.f.PID, s.f, s.src, err)
 		}
 	}
-	return nil
+	return d.completeOutside(u)
 }
 
 // tcpWithoutPeer deals with a connection whose other end is no file of the tree:
 // not accepted yet, closed, or outside.
 func (d *Dump) tcpWithoutPeer(u *inetDump, s *inetSock) error {
 	outside := func(who, remedy string) error {
+		if d.TCPOutside && !s.mptcp() {
+			s.tcp.outside = true
+			return nil
+		}
 		d.Refusal(s.f, fmt.Sprintf("a TCP connection from %s to %s, %s", s.src, s.dst, who), remedy)
 		return nil
 	}
-	const remedy = "close the connection before the checkpoint (connections to the outside are not saved yet)"
+	const remedy = "allow it with --tcp-established, or close the connection before the checkpoint"
 	if !isLocal(d, s.dst.addr) {
 		return outside("outside this machine", remedy)
 	}
@@ -232,7 +237,7 @@ func (d *Dump) tcpWithoutPeer(u *inetDump, s *inetSock) error {
 	}
 	switch {
 	case there && g.Ino != 0:
-		return outside("of "+holderOf(uint64(g.Ino))+", outside the tree", "checkpoint that process too, or close the connection")
+		return outside("of "+holderOf(uint64(g.Ino))+", outside the tree", "checkpoint that process too, or allow it with --tcp-established")
 	case there && !sentFIN(int(g.State)):
 		return d.tcpUnaccepted(u, s, &g, outside)
 	case !there && !gotFIN(state):
@@ -257,7 +262,7 @@ func (d *Dump) tcpUnaccepted(u *inetDump, s *inetSock, g *sockdiag.Inet, outside
 		}
 	}
 	if l == nil {
-		return outside("not accepted by whoever listens there, outside the tree", "checkpoint that process too, or close the connection")
+		return outside("not accepted by whoever listens there, outside the tree", "checkpoint that process too, or allow it with --tcp-established")
 	}
 	s.tcp.listener = l
 	s.tcp.sentUnread = s.mptcp() || g.RQueue != 0 || s.tcp.outq > 0 || sentFIN(s.state())

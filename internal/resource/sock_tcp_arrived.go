@@ -107,6 +107,10 @@ func (d *Dump) backlog(l *inetSock, clients []*inetSock) error {
 	if plain && len(clients) < 2 {
 		return nil
 	}
+	if d.SkipInFlight && count > len(clients) {
+		x.Pending = nil
+		return nil
+	}
 	queue, err := d.readBacklog(l)
 	switch {
 	case err != nil && plain:

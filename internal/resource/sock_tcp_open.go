@@ -26,7 +26,7 @@ import (
 // match finds both ends of each connection.
 func (u *inetRestore) match() error {
 	for _, s := range append([]*inetEnd(nil), u.all...) {
-		if !s.tcp() || s.mate != nil {
+		if !s.tcp() || s.mate != nil || s.closed {
 			continue
 		}
 		switch p := u.byIno[s.x.GetPeer()]; {
@@ -41,7 +41,7 @@ func (u *inetRestore) match() error {
 			s.mate = g
 			u.all = append(u.all, g)
 		case s.x.GetPeer() == 0:
-			if !idleState(s.state()) {
+			if !idleState(s.state()) && !s.outside() {
 				return fault.Errorf(fault.ErrDamaged, "%s: a connection without another end", s.what())
 			}
 		case p == nil:
@@ -50,7 +50,7 @@ func (u *inetRestore) match() error {
 		default:
 			s.mate, p.mate = p, s
 		}
-		if s.mate != nil && s.stream == nil && !s.is(tcpOver) {
+		if (s.mate != nil || s.outside()) && s.stream == nil && !s.is(tcpOver) {
 			return fault.Errorf(fault.ErrDamaged, "%s: tcp_stream_entry is missing", s.what())
 		}
 	}

@@ -239,6 +239,10 @@ func (d *Dump) BeforeKill() (done func(), err error) {
 	if !ok {
 		return done, nil
 	}
+	if d.netLock != "" {
+		d.keepLock = true
+		backs = append(backs, d.lockReleased) // from then on it must outlive this process
+	}
 	for _, s := range v.(*inetDump).order {
 		if s.tcp == nil || !s.dst.addr.IsValid() {
 			continue
