@@ -493,8 +493,14 @@ func (b *builder) timeNamespace() error {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
 		return err
 	}
+	// The coarse clocks lag behind by up to their resolution, now perhaps by more
+	// than then: so that they do not go back, all go on from that much later.
+	var coarse unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &coarse); err != nil {
+		return err
+	}
 	off := func(saved int64, now unix.Timespec, own procfs.Timespec) (int64, int64) {
-		d := saved - (now.Nano() - own.Sec*1e9 - own.Nsec)
+		d := saved + coarse.Nano() - (now.Nano() - own.Sec*1e9 - own.Nsec)
 		s := d / 1e9
 		n := d % 1e9
 		if n < 0 {
