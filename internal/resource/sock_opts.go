@@ -334,6 +334,9 @@ func collectOpts(d *Dump, f *File, fd int, s *sock, st sockState, e *optFields) 
 // restoreOpts sets the options of a socket: before it is bound those that count
 // then, at the end all. What cannot be set is noted.
 func restoreOpts(r *Restore, what string, fd int, early bool, e *optFields, x *fm.SockExtra) {
+	if e.opts == nil { // an image that says nothing of them
+		e.opts = &sk_opts.SkOptsEntry{}
+	}
 	saved := map[[2]int32][]byte{}
 	for _, o := range x.GetOpts() {
 		saved[[2]int32{o.GetLevel(), o.GetName()}] = o.GetValue()
