@@ -65,8 +65,10 @@ static void *pass(void *arg)
 	long odd = (long)arg, *mine = (long *)mf_anon(4096), n;
 
 	for (n = odd; !sh->end; n += 2) {
-		while (sh->token != n) {
-			CHECK(sh->token == n - 1, "the token is %ld, where %ld was the last that came by", sh->token, n);
+		long token;
+
+		while ((token = sh->token) != n) {
+			CHECK(token == n - 1, "the token is %ld, where %ld was the last that came by", token, n - 1);
 			if (sh->end)
 				return NULL;
 			sched_yield();

@@ -36,13 +36,14 @@ load -c 5 -n 2000 $at/small.txt
 load -c 3 -n 800 'http://[::1]:7418/large.txt'
 wait $posts
 cat one
-curl -s --limit-rate 64k $at/large.txt | sha256sum &
+curl -s --limit-rate 64k $at/large.txt | sha256sum >slow &
 reader=$!
 kill -USR1 $server
 post two >two &
 posts=$!
 load -c 5 -n 2000 $at/small.txt
 wait $posts $reader
+cat slow
 cat two
 
 kill -WINCH $server

@@ -17,13 +17,14 @@ load() {
 
 load -k -c 6 -n 10000 http://127.0.0.1:7412/small.txt
 # The large one as its readers get it, at a pace that leaves queues full.
-curl -s --limit-rate 64k http://127.0.0.1:7412/large.txt | sha256sum &
+curl -s --limit-rate 64k http://127.0.0.1:7412/large.txt | sha256sum >slow &
 reader=$!
 load -c 4 -n 3000 'http://[::1]:7412/behind/small.txt'
 kill -HUP $server
 load -c 8 -n 3000 http://127.0.0.1:7412/small.txt
 load -k -c 3 -n 1500 http://127.0.0.1:7412/large.txt
 wait $reader
+cat slow
 
 kill -QUIT $server
 wait $server
