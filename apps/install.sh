@@ -5,6 +5,7 @@ set -eu
 
 # A command, and the package that brings it.
 needs='
+/usr/sbin/apache2 apache2-bin
 /usr/sbin/mariadbd mariadb-server-core
 /usr/sbin/nginx nginx-light
 /usr/sbin/phpenmod php-fpm

@@ -24,11 +24,16 @@ import (
 // things to do.
 const patience = 30 * time.Second
 
+// subjectDir is where the subject was built, if it was: a process that only
+// fuzzes may be ended at any instant, and builds nothing.
+var subjectDir string
+
 var subjectBinary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "tracee-")
 	if err != nil {
 		return "", err
 	}
+	subjectDir = dir
 	bin := filepath.Join(dir, "subject")
 	out, err := exec.Command("gcc", "-O1", "-pthread", "-o", bin, "testdata/subject.c").CombinedOutput()
 	if err != nil {
@@ -39,8 +44,8 @@ var subjectBinary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if bin, err := subjectBinary(); err == nil {
-		os.RemoveAll(filepath.Dir(bin))
+	if subjectDir != "" {
+		os.RemoveAll(subjectDir)
 	}
 	os.Exit(code)
 }
