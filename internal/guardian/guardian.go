@@ -25,6 +25,7 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/journal"
+	"github.com/fermata-cr/fermata/internal/tiny"
 )
 
 // Name is what ps shows.
@@ -72,24 +73,7 @@ var program = sync.OnceValues(func() (fds struct{ self, watch int }, err error) 
 	if fds.self, err = unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return fds, err
 	}
-	fds.watch = -1
-	elf := watchELF()
-	if elf == nil {
-		return fds, nil
-	}
-	// MFD_EXEC is older kernels' way anyway, and unknown to them.
-	fd, err := unix.MemfdCreate(Name, unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if err == unix.EINVAL {
-		fd, err = unix.MemfdCreate(Name, unix.MFD_CLOEXEC)
-	}
-	if err != nil {
-		return fds, nil // memfds that may be executed can be forbidden (vm.memfd_noexec)
-	}
-	if n, err := unix.Write(fd, elf); err != nil || n != len(elf) {
-		unix.Close(fd)
-		return fds, nil
-	}
-	fds.watch = fd
+	fds.watch = tiny.Memfd(Name, watchCode())
 	return fds, nil
 })
 

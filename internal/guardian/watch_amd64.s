@@ -1,5 +1,5 @@
 // The watch: the whole program that a guardian is until it has something to do.
-// Its bytes are copied into a small ELF file (elf_amd64.go). It needs no memory
+// Its bytes are copied into a small ELF file (package tiny). It needs no memory
 // but its stack; R12 holds that as it was at the start: argc, argv, envp.
 //
 // Descriptors: 0 the pipe whose other end only the controller holds, 1 the
@@ -77,7 +77,7 @@ leave:
 	MOVL	$231, AX		// exit_group(0)
 	XORL	DI, DI
 	SYSCALL
-	// End marker, found by elf_amd64.go.
+	// End marker, found by package tiny.
 	BYTE	$0x66; BYTE $0x0f; BYTE $0x0b; BYTE $0x57; BYTE $0x41; BYTE $0x54; BYTE $0x43; BYTE $0x48
 
 // func watchPC() uintptr

@@ -25,6 +25,7 @@ const (
 	PMPresent   = 1 << 63
 	PMSwap      = 1 << 62
 	PMFile      = 1 << 61
+	PMUffdWP    = 1 << 57 // 5.12: write-protected by a userfaultfd
 	PMExclusive = 1 << 56 // 4.2: mapped by this address space alone
 	PMFrameMask = 1<<55 - 1
 )

@@ -17,6 +17,7 @@ const (
 	uffdioWake       = 0x8010aa02 // _IOR(0xAA, 0x02, struct uffdio_range)
 	uffdioCopy       = 0xc028aa03 // _IOWR(0xAA, 0x03, struct uffdio_copy)
 	uffdioZeropage   = 0xc020aa04 // _IOWR(0xAA, 0x04, struct uffdio_zeropage)
+	uffdioProtect    = 0xc018aa06 // _IOWR(0xAA, 0x06, struct uffdio_writeprotect)
 
 	uffdAPI = 0xaa
 
@@ -34,10 +35,17 @@ const (
 	UffdMissingHugetlbfs = 1 << 4 // 4.11
 	UffdMissingShmem     = 1 << 5 // 4.11
 	UffdEventUnmap       = 1 << 6 // 4.11
+	// UffdWPAsync: the kernel itself lifts the protection of a page that is
+	// written to; nobody is told, the page then counts as written (PageWritten).
+	UffdWPAsync = 1 << 15 // 6.7
 )
 
-// UffdMissing is a mode of UFFDIO_REGISTER: faults at pages that are not there.
-const UffdMissing = 1 << 0
+// Modes of UFFDIO_REGISTER: faults at pages that are not there, and at pages that
+// are write-protected (5.7).
+const (
+	UffdMissing = 1 << 0
+	UffdWP      = 1 << 1
+)
 
 // Kinds of UffdMsg.
 const (
@@ -75,7 +83,9 @@ func UffdEnable(fd int, features uint64) error {
 	return uffdIoctl(fd, uffdioAPI, unsafe.Pointer(&a))
 }
 
-// UffdRegister has faults in a range reported; mode is UffdMissing.
+// UffdRegister has faults in a range handled; mode is UffdMissing or UffdWP. It
+// may span several areas. EBUSY: one belongs to another userfaultfd; EINVAL: there
+// is none, or one that cannot be registered; ESRCH: the address space is gone.
 func UffdRegister(fd int, start, n, mode uint64) error {
 	a := [4]uint64{start, n, mode}
 	return uffdIoctl(fd, uffdioRegister, unsafe.Pointer(&a))
@@ -85,6 +95,19 @@ func UffdRegister(fd int, start, n, mode uint64) error {
 func UffdUnregister(fd int, start, n uint64) error {
 	a := [2]uint64{start, n}
 	return uffdIoctl(fd, uffdioUnregister, unsafe.Pointer(&a))
+}
+
+// UffdProtect protects the pages of a range from writing, or lifts that. The range
+// must lie in areas that are registered with UffdWP; which userfaultfd did that the
+// kernel does not ask.
+func UffdProtect(fd int, start, n uint64, on bool) error {
+	a := [3]uint64{start, n}
+	if on {
+		a[2] = 1 // UFFDIO_WRITEPROTECT_MODE_WP
+	} else {
+		a[2] = 2 // UFFDIO_WRITEPROTECT_MODE_DONTWAKE
+	}
+	return uffdIoctl(fd, uffdioProtect, unsafe.Pointer(&a))
 }
 
 // UffdWake wakes who waits for a page of a range.
