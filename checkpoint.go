@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fermata-cr/fermata/internal/cgroup"
+	"github.com/fermata-cr/fermata/internal/chain"
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/faultpoint"
@@ -141,6 +142,10 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if c.draft, err = newDraft(c.opt.To, c.opt.Layout); err != nil {
 		return nil, err
 	}
+	if err := c.openParent(); err != nil {
+		return nil, err
+	}
+	defer func() { c.draft.below.Close() }()
 	c.watch = guardian.Begin()
 	defer c.watch.Close()
 	defer func() {
@@ -211,6 +216,11 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	}
 	if err := c.col.Refuse.Err(); err != nil {
 		return nil, err
+	}
+	if c.draft.below != nil {
+		if err := c.draft.below.Matches(c.col.Image); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.snapshot(); err != nil {
 		return nil, err
@@ -312,7 +322,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	// The messages of files that travel along are completed when those are
 	// copied, others when a snapshot tells.
 	if !c.draft.hasFiles() && !c.col.Snapshots {
-		c.col.Image.EncodeAhead()
+		c.col.Image.EncodeAhead(func(part string) bool { return part == "shm" || strings.HasPrefix(part, "pages/") })
 	}
 	if err := c.draft.writePages(c, mem); err != nil {
 		if c.col.Lost() {
@@ -356,6 +366,27 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	}
 	res.Frozen, res.Total = c.frozen, time.Since(c.began)
 	return res, nil
+}
+
+// openParent opens the checkpoint that this one shall build upon.
+func (c *checkpoint) openParent() error {
+	if c.opt.Parent == "" {
+		return nil
+	}
+	if c.draft.images {
+		return fault.Errorf(fault.ErrUsage, "plain images do not build upon a checkpoint of fermata's own")
+	}
+	p, err := chain.Open(c.opt.Parent)
+	if err != nil {
+		return err
+	}
+	if why := p.Worn(); why != "" {
+		p.Close()
+		c.notes = append(c.notes, fmt.Sprintf("this is a full checkpoint: %s is not built upon any more, %s", c.opt.Parent, why))
+		return nil
+	}
+	c.draft.below = p
+	return nil
 }
 
 // guarded waits until the guardian is there, and lets it know how long the
@@ -671,7 +702,7 @@ func topmost(roots []int) (out []int) {
 }
 
 func (c *checkpoint) result() *CheckpointResult {
-	r := &CheckpointResult{Ref: c.opt.To, Bytes: c.draft.bytes, Notes: append(c.notes, c.col.Notes...)}
+	r := &CheckpointResult{Ref: c.opt.To, Bytes: c.draft.bytes, Written: c.draft.written, Notes: append(c.notes, c.col.Notes...)}
 	for _, p := range c.tree.Processes {
 		r.PIDs = append(r.PIDs, p.PID)
 		r.Tasks++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io/fs"
 	"os"
@@ -227,7 +228,7 @@ func TestNewerVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	damaged(t, dir, pid, "a newer version")
-	if _, err := Restore(context.Background(), dir, RestoreOptions{}); err == nil || !strings.Contains(err.Error(), "format version 2") {
+	if _, err := Restore(context.Background(), dir, RestoreOptions{}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("format version %d", image.Version+1)) {
 		t.Errorf("%v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package fermata
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fermata-cr/fermata/internal/chain"
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/criu/imgdir"
 	"github.com/fermata-cr/fermata/internal/fault"
@@ -40,10 +42,13 @@ type draft struct {
 	made       bool
 	published  bool
 	pages      []*fm.StoreFile
+	below      *chain.Parent // the checkpoint that this one builds upon, or nil
+	id         [16]byte      // this checkpoint's
 	saved      []*fm.SavedFile
 	contents   []content
 	files      *resource.Dump
-	bytes      int64
+	bytes      int64         // of the checkpoint's files
+	written    int64         // of these, pages that were written now
 	writing    time.Duration // of the pages
 	journal    *journal.Journal
 	debt       *journal.Entry
@@ -133,26 +138,72 @@ func (d *draft) writePages(c *checkpoint, mem []byte) (err error) {
 		return err
 	}
 	total := c.out.Total()
-	d.bytes += int64(total)
 	done := func(n int64) {
 		faultpoint.At("draft.page")
 		d.journal.Beat()
 		c.progress("memory", c.done.Add(n), int64(total))
 	}
 	if d.images {
+		d.bytes += int64(total)
 		return d.writeImagePages(c, mem, done)
 	}
-	if mem != nil {
-		d.pages, err = pagestore.WriteMemory(d.dir, mem, done)
-		return err
-	}
-	d.pages, err = pagestore.Write(d.dir, total, func(off uint64, b []byte) error {
-		if err := c.ctx.Err(); err != nil {
+	o := pagestore.Options{Progress: done}
+	if d.below != nil {
+		o.First, o.Parent = d.below.FirstFree(), d.below.Store
+		if o.Twins, err = d.below.Twins(c.col.Image); err != nil {
 			return err
 		}
-		return c.out.Fill(off, b)
-	}, done)
-	return err
+	}
+	var w *pagestore.Written
+	if mem != nil {
+		w, err = pagestore.WriteMemory(d.dir, mem, o)
+	} else {
+		w, err = pagestore.Write(d.dir, total, func(off uint64, b []byte) error {
+			if err := c.ctx.Err(); err != nil {
+				return err
+			}
+			return c.out.Fill(off, b)
+		}, o)
+	}
+	if err != nil {
+		return err
+	}
+	return d.settlePages(c, w)
+}
+
+// settlePages makes the image point to where its pages lie now, and takes in the
+// files of the parent that they lie in.
+func (d *draft) settlePages(c *checkpoint, w *pagestore.Written) error {
+	runs, err := chain.Runs(c.col.Image)
+	if err != nil {
+		return err
+	}
+	for _, f := range w.Files {
+		d.written += int64(f.GetSize())
+	}
+	if d.below == nil {
+		d.pages, _ = w.Settle(nil, runs)
+	} else {
+		var keep []int
+		d.pages, keep = w.Settle(d.below.Store, runs)
+		faultpoint.At("draft.adopt")
+		note, err := d.below.Adopt(d.dir, keep)
+		if err != nil {
+			return err
+		}
+		if note != "" {
+			c.notes = append(c.notes, note)
+		}
+		for _, f := range d.pages[:len(keep)] {
+			if f.Of == nil {
+				f.Of = d.below.Manifest.GetId()
+			}
+		}
+	}
+	for _, f := range d.pages {
+		d.bytes += int64(f.GetSize())
+	}
+	return nil
 }
 
 // writeFiles copies the contents of files that travel in the checkpoint.
@@ -201,6 +252,13 @@ func (d *draft) publish(c *checkpoint, mono, boot, real int64) error {
 		MonotonicNs: proto.Int64(mono), BoottimeNs: proto.Int64(boot),
 		Tasks: proto.Uint32(uint32(len(c.tree.Processes))), PageBytes: proto.Uint64(c.out.Total()),
 		Stores: d.pages, Saved: d.saved, FrozenNs: proto.Uint64(uint64(c.frozen)),
+	}
+	if _, err := rand.Read(d.id[:]); err != nil {
+		return err
+	}
+	m.Id = d.id[:]
+	if d.below != nil {
+		m.Parent, m.ParentId, m.Links = proto.String(d.below.Dir), d.below.Manifest.GetId(), proto.Uint32(d.below.Links())
 	}
 	for _, r := range c.roots {
 		m.Roots = append(m.Roots, uint32(r))

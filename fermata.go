@@ -105,6 +105,12 @@ type CheckpointOptions struct {
 	// a new one in the default repository ($FERMATA_REPO, else
 	// /var/lib/fermata for root, $XDG_STATE_HOME/fermata for others).
 	To string
+	// Parent is the directory of an earlier checkpoint of the same program, or
+	// empty. Memory that is as it was there, byte for byte, is not written again:
+	// the files that hold it belong to both checkpoints then (link(2); where that
+	// is not possible they are copied, and a note says so). Each of the two is
+	// whole by itself and can be removed without harm to the other.
+	Parent string
 	// After says what becomes of the program.
 	After After
 	// ExtraRoots are further processes whose trees belong to the same checkpoint.
@@ -158,6 +164,7 @@ type CheckpointResult struct {
 	Tasks   int           `json:"tasks"`   // processes
 	Threads int           `json:"threads"` // threads of all of them
 	Bytes   int64         `json:"bytes"`   // size of the checkpoint
+	Written int64         `json:"written"` // memory written for it; less than it has where it builds upon another
 	Frozen  time.Duration `json:"frozen_ns"`
 	Total   time.Duration `json:"total_ns"`
 	Notes   []string      `json:"notes,omitempty"`

@@ -19,6 +19,7 @@ func newCheckpoint() *cobra.Command {
 	var (
 		o          fermata.CheckpointOptions
 		to         string
+		parent     string
 		snapshot   string
 		lock       string
 		kill, stop bool
@@ -36,6 +37,11 @@ The program is stopped for a moment, sees nothing of it and goes on, unless
 --kill or --stop says otherwise. If it cannot be saved, every reason is named
 and nothing is written. If anything fails, the program goes on as before.
 
+With --parent, memory that is as it was in an earlier checkpoint of the program
+is not written again: what is there is read and compared, byte for byte, and the
+files that hold it belong to both checkpoints. Each of them can be restored,
+moved or removed without the other.
+
 The last line of stdout is the REF of the new checkpoint.`),
 		Example: `  # save a program; it goes on
   fermata checkpoint 4711
@@ -48,6 +54,10 @@ The last line of stdout is the REF of the new checkpoint.`),
 
   # save a whole session, orphans and all: a login, say, or a setsid job
   fermata checkpoint --session 4700 --kill
+
+  # save it again, writing only what has changed since
+  fermata checkpoint --to monday 4711
+  fermata checkpoint --to tuesday --parent monday 4711
 
   # take the content of files it is writing along
   fermata checkpoint --save-files 4711`,
@@ -68,6 +78,13 @@ The last line of stdout is the REF of the new checkpoint.`),
 				return fault.Errorf(fault.ErrUsage, "--snapshot: %q is none of auto, always, never", snapshot)
 			}
 			o.Snapshot = mode
+			if c.Flags().Changed("parent") {
+				dir, err := resolve(parent)
+				if err != nil {
+					return err
+				}
+				o.Parent = dir
+			}
 			if lock != "nftables" && lock != "skip" {
 				return fault.Errorf(fault.ErrUsage, "--network-lock: %q is none of nftables, skip", lock)
 			}
@@ -77,6 +94,7 @@ The last line of stdout is the REF of the new checkpoint.`),
 	}
 	f := c.Flags()
 	f.StringVar(&to, "to", "", "`REF` of the new checkpoint (default a new name in the repository)")
+	f.StringVar(&parent, "parent", "", "build upon the earlier checkpoint `REF`: write only memory that differs from it")
 	f.BoolVar(&kill, "kill", false, "end the program once the checkpoint is complete")
 	f.BoolVar(&stop, "stop", false, "leave the program stopped, as by SIGSTOP")
 	f.IntVar(&o.Session, "session", 0, "add every process of the session `SID`")

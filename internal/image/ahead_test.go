@@ -29,7 +29,7 @@ func TestEncodeAhead(t *testing.T) {
 			im.Add("b", file("2"))
 			im.Add("a", file("3"))
 			if ahead {
-				im.EncodeAhead()
+				im.EncodeAhead(func(string) bool { return false })
 			}
 			c.after(im)
 			b, err := im.Encode()

@@ -11,6 +11,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -25,8 +26,9 @@ import (
 	"github.com/fermata-cr/fermata/internal/image/wire"
 )
 
-// Version is the format this code writes, and the newest it reads.
-const Version = 1
+// Version is the format this code writes, and the newest it reads. Of version 1,
+// every offset is that of content in a plain file.
+const Version = 2
 
 // MetaName is the metadata's file in a checkpoint's directory.
 const MetaName = "metadata"
@@ -61,7 +63,7 @@ type Image struct {
 
 // ahead is the encoding of the first parts, made in advance.
 type ahead struct {
-	parts int
+	parts map[string]bool
 	b     []byte
 	done  chan struct{}
 }
@@ -190,13 +192,20 @@ const headerSize = 16
 const trailerSize = 16
 
 // EncodeAhead begins to encode in the background what the image has, for the
-// Encode to come. Meanwhile parts may be added, but no message changed.
-func (im *Image) EncodeAhead() {
-	parts, err := im.take(im.order)
+// Encode to come. Meanwhile parts may be added, but no message changed, except
+// in parts that later names.
+func (im *Image) EncodeAhead(later func(name string) bool) {
+	var names []string
+	a := &ahead{parts: map[string]bool{}, done: make(chan struct{})}
+	for _, n := range im.order {
+		if !later(n) {
+			names, a.parts[n] = append(names, n), true
+		}
+	}
+	parts, err := im.take(names)
 	if err != nil {
 		return // as Encode will find
 	}
-	a := &ahead{parts: len(parts), done: make(chan struct{})}
 	im.ahead = a
 	go func() {
 		defer close(a.done)
@@ -233,7 +242,7 @@ func (im *Image) Encode() ([]byte, error) {
 	names := im.order
 	if a := im.ahead; a != nil {
 		<-a.done
-		b, names = append(b, a.b...), names[a.parts:]
+		b, names = append(b, a.b...), slices.DeleteFunc(slices.Clone(names), func(n string) bool { return a.parts[n] })
 	}
 	parts, err := im.take(names)
 	if err != nil {

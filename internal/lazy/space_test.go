@@ -38,11 +38,11 @@ func serveOwn(t *testing.T) *served {
 	v := &served{content: make([]byte, testPages*pageSize), stop: make(chan struct{})}
 	rand.NewChaCha8([32]byte{7}).Read(v.content)
 	dir := t.TempDir()
-	files, err := pagestore.WriteMemory(dir, v.content, nil)
+	w, err := pagestore.WriteMemory(dir, v.content, pagestore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := pagestore.Open(dir, files)
+	store, err := pagestore.Open(dir, w.Files)
 	if err != nil {
 		t.Fatal(err)
 	}

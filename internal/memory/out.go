@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/pagestore"
 	"github.com/fermata-cr/fermata/internal/sys"
 )
 
@@ -77,15 +78,15 @@ func (o *Outgoing) Forget(runs *fm.PageRuns, start, end uint64) *fm.PageRuns {
 		n, off := runs.GetPages()[i]*sys.PageSize, runs.GetOff()[i]
 		from, to := min(max(start, at), at+n), max(min(end, at+n), at)
 		if from >= to {
-			appendRun(left, at, off, n/sys.PageSize)
+			AppendRun(left, at, off, n/sys.PageSize)
 			continue
 		}
 		clear(o.held[off+from-at : off+to-at])
 		if from > at {
-			appendRun(left, at, off, (from-at)/sys.PageSize)
+			AppendRun(left, at, off, (from-at)/sys.PageSize)
 		}
 		if to < at+n {
-			appendRun(left, to, off+to-at, (at+n-to)/sys.PageSize)
+			AppendRun(left, to, off+to-at, (at+n-to)/sys.PageSize)
 		}
 	}
 	return left
@@ -277,7 +278,7 @@ func (o *Outgoing) addShared(p *Pagemap, start, end uint64, runs *fm.PageRuns) e
 			flush(at)
 			from = at + sys.PageSize
 			if same != nil && same[i].pid != 0 {
-				appendRun(runs, at, same[i].off, 1)
+				AppendRun(runs, at, same[i].off, 1)
 				continue
 			}
 			// Without CAP_SYS_ADMIN the frame's number reads as 0.
@@ -404,7 +405,7 @@ func (o *Outgoing) add(runs *fm.PageRuns, pid, fd int, at, n uint64, cow bool) {
 	if n == 0 {
 		return
 	}
-	appendRun(runs, at, o.total, n/sys.PageSize)
+	AppendRun(runs, at, o.total, n/sys.PageSize)
 	if l := len(o.spans); l > 0 {
 		if s := &o.spans[l-1]; s.pid == pid && s.fd == fd && s.cow == cow && s.at+s.len == at {
 			s.len += n
@@ -417,17 +418,7 @@ func (o *Outgoing) add(runs *fm.PageRuns, pid, fd int, at, n uint64, cow bool) {
 }
 
 // AppendRun adds pages to a list of runs, joining what is adjacent.
-func AppendRun(r *fm.PageRuns, addr, off, pages uint64) { appendRun(r, addr, off, pages) }
-
-func appendRun(r *fm.PageRuns, addr, off, pages uint64) {
-	if l := len(r.Vaddr) - 1; l >= 0 && r.Vaddr[l]+r.Pages[l]*sys.PageSize == addr && r.Off[l]+r.Pages[l]*sys.PageSize == off {
-		r.Pages[l] += pages
-		return
-	}
-	r.Vaddr = append(r.Vaddr, addr)
-	r.Pages = append(r.Pages, pages)
-	r.Off = append(r.Off, off)
-}
+func AppendRun(r *fm.PageRuns, addr, off, pages uint64) { pagestore.AppendRun(r, addr, off, pages) }
 
 // NewRuns gives an empty list of runs.
 func NewRuns() *fm.PageRuns { return &fm.PageRuns{} }

@@ -106,6 +106,11 @@ func (s *Store) Close() {
 // Size gives the store's bytes.
 func (s *Store) Size() uint64 { return s.total }
 
+// Has tells whether all of a range of offsets is there, in the files or as zeros.
+func (s *Store) Has(off, n uint64) bool {
+	return off >= Zero || off <= s.total && n <= s.total-off
+}
+
 // Files gives the open files, in the order of their offsets; they stay the
 // store's.
 func (s *Store) Files() (out []*os.File) {
@@ -145,11 +150,23 @@ func (r *Reader) Close() {
 	r.buf, r.held = nil, nil
 }
 
+// find gives the number of the file that has an offset; there is none such
+// beyond the end.
+func (s *Store) find(off uint64) int {
+	return sort.Search(len(s.files), func(i int) bool { return off < s.files[i].base+s.files[i].GetSize() })
+}
+
+// nothing is what pages of zeros have. Nobody writes to it.
+var nothing [Chunk]byte
+
 // At gives n bytes of the store from off on, or fewer where a chunk or a file
 // ends, after their chunk's checksum was found right. They are valid until the
 // next call.
 func (r *Reader) At(off, n uint64) ([]byte, error) {
-	i := sort.Search(len(r.s.files), func(i int) bool { return off < r.s.files[i].base+r.s.files[i].GetSize() })
+	if off >= Zero {
+		return nothing[:min(n, Chunk)], nil
+	}
+	i := r.s.find(off)
 	if i == len(r.s.files) {
 		return nil, fault.Errorf(fault.ErrDamaged, "page store: offset %#x beyond its end %#x", off, r.s.total)
 	}

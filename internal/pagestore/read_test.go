@@ -19,11 +19,11 @@ func written(t *testing.T, n int) (dir string, content []byte, s *Store) {
 	content = make([]byte, n)
 	c := rand.NewChaCha8([32]byte{1})
 	c.Read(content)
-	files, err := WriteMemory(dir, content, nil)
+	w, err := WriteMemory(dir, content, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err = Open(dir, files); err != nil {
+	if s, err = Open(dir, w.Files); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/pagestore"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
 )
@@ -49,6 +50,9 @@ type filling struct {
 	written  []piece // by process_vm_writev
 	drops    [][2]uint64
 	freshLen uint64
+	// run are pieces of an area with huge pages, one after another in the address
+	// space, that are not sorted yet.
+	run []piece
 	// small: of the fresh pieces, some are in areas where a write would make a
 	// huge page, and fill with zeros what is to come later.
 	small bool
@@ -76,7 +80,12 @@ func (b *builder) fill(p, from *proc, kept []bool) error {
 		before := len(f.fresh)
 		late := !kept[i] && b.lazyArea(p, a)
 		left := len(p.lazy)
+		empty := !kept[i] && a.fresh() && !b.hugeIn(p, a)
 		err := diff(mine, theirs, a.GetStart(), a.GetEnd(), kept[i] && a.inheritable(), func(at, n, off uint64) error {
+			if off >= pagestore.Zero && empty {
+				b.filled(int(n)) // zeros is what a new area has
+				return nil
+			}
 			now := func(x piece) { f.add(x, !kept[i] && a.fresh(), b.hugeIn(p, a)) }
 			if late {
 				b.split(piece{at, n, off}, now, func(x piece) {
@@ -100,6 +109,7 @@ func (b *builder) fill(p, from *proc, kept []bool) error {
 		if err != nil {
 			return err
 		}
+		f.sortRun()
 		if len(f.fresh) > before {
 			f.areas = append(f.areas, a)
 			f.small = f.small || b.hugeIn(p, a)
@@ -140,16 +150,36 @@ func (f *filling) add(x piece, fresh, huge bool) {
 		f.written = append(f.written, x)
 		return
 	}
-	if huge {
-		head := min(x.n, -x.at&(hugeSize-1))
-		whole := (x.n - head) &^ (hugeSize - 1)
-		if whole > 0 {
-			f.put(piece{x.at, head, x.off})
-			f.written = append(f.written, piece{x.at + head, whole, x.off + head})
-			x = piece{x.at + head + whole, x.n - head - whole, x.off + head + whole}
-		}
+	if !huge {
+		f.put(x)
+		return
 	}
-	f.put(x)
+	if l := len(f.run); l > 0 && f.run[l-1].at+f.run[l-1].n != x.at {
+		f.sortRun()
+	}
+	f.run = append(f.run, x)
+}
+
+// sortRun sorts neighbouring pieces of an area with huge pages: a huge page may
+// have its content from several places of the store.
+func (f *filling) sortRun() {
+	if len(f.run) == 0 {
+		return
+	}
+	last := f.run[len(f.run)-1]
+	first := (f.run[0].at + hugeSize - 1) &^ (hugeSize - 1)
+	end := max((last.at+last.n)&^(hugeSize-1), first)
+	for _, x := range f.run {
+		head := min(x.n, first-min(first, x.at))
+		f.put(piece{x.at, head, x.off})
+		x = piece{x.at + head, x.n - head, x.off + head}
+		whole := min(x.n, end-min(end, x.at))
+		if whole > 0 {
+			f.written = append(f.written, piece{x.at, whole, x.off})
+		}
+		f.put(piece{x.at + whole, x.n - whole, x.off + whole})
+	}
+	f.run = f.run[:0]
 }
 
 func (f *filling) put(x piece) {

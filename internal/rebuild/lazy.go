@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fermata-cr/fermata/internal/lazy"
+	"github.com/fermata-cr/fermata/internal/pagestore"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
 )
@@ -58,6 +59,9 @@ func (b *builder) findShared() {
 	for i, p := range b.procs {
 		r := p.pages
 		for k := range r.GetVaddr() {
+			if r.GetOff()[k] >= pagestore.Zero {
+				continue
+			}
 			edges = append(edges, edge{r.GetOff()[k], i, true}, edge{r.GetOff()[k] + r.GetPages()[k]*sys.PageSize, i, false})
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/memfd"
 	criu_seccomp "github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
 
+	"github.com/fermata-cr/fermata/internal/chain"
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/guardian"
@@ -279,6 +280,15 @@ func (b *builder) open() (err error) {
 	}
 	if b.store = b.opt.Store; b.store == nil {
 		if b.store, err = pagestore.Open(b.opt.Dir, b.manifest.GetStores()); err != nil {
+			return err
+		}
+	}
+	runs, err := chain.Runs(b.im)
+	if err != nil {
+		return err
+	}
+	for _, r := range runs {
+		if err := chain.Check(r, b.store); err != nil {
 			return err
 		}
 	}

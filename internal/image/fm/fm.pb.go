@@ -46,6 +46,10 @@ type Manifest struct {
 	FrozenNs      *uint64                `protobuf:"varint,17,req,name=frozen_ns,json=frozenNs" json:"frozen_ns,omitempty"`
 	SelfSid       *uint32                `protobuf:"varint,18,opt,name=self_sid,json=selfSid" json:"self_sid,omitempty"` // session of the program that made it
 	Notes         []string               `protobuf:"bytes,19,rep,name=notes" json:"notes,omitempty"`
+	Id            []byte                 `protobuf:"bytes,20,opt,name=id" json:"id,omitempty"`                             // 16 random bytes: this checkpoint and no other
+	ParentId      []byte                 `protobuf:"bytes,21,opt,name=parent_id,json=parentId" json:"parent_id,omitempty"` // of the checkpoint that it builds upon
+	Parent        *string                `protobuf:"bytes,22,opt,name=parent" json:"parent,omitempty"`                     // where that was then
+	Links         *uint32                `protobuf:"varint,23,opt,name=links" json:"links,omitempty"`                      // how many checkpoints are below it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,13 +217,43 @@ func (x *Manifest) GetNotes() []string {
 	return nil
 }
 
-// A file of the page store and the checksum (CRC-32C) of each of its chunks.
+func (x *Manifest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Manifest) GetParentId() []byte {
+	if x != nil {
+		return x.ParentId
+	}
+	return nil
+}
+
+func (x *Manifest) GetParent() string {
+	if x != nil && x.Parent != nil {
+		return *x.Parent
+	}
+	return ""
+}
+
+func (x *Manifest) GetLinks() uint32 {
+	if x != nil && x.Links != nil {
+		return *x.Links
+	}
+	return 0
+}
+
+// A file of the page store and the checksum (CRC-32C) of each of its chunks, as
+// they are stored.
 type StoreFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          *string                `protobuf:"bytes,1,req,name=name" json:"name,omitempty"`
-	Size          *uint64                `protobuf:"varint,2,req,name=size" json:"size,omitempty"`
+	Size          *uint64                `protobuf:"varint,2,req,name=size" json:"size,omitempty"` // of the content
 	Chunk         *uint32                `protobuf:"varint,3,req,name=chunk" json:"chunk,omitempty"`
 	Crc           []uint32               `protobuf:"fixed32,4,rep,packed,name=crc" json:"crc,omitempty"`
+	Of            []byte                 `protobuf:"bytes,5,opt,name=of" json:"of,omitempty"` // id of the checkpoint that wrote it, if another
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,6 +312,13 @@ func (x *StoreFile) GetChunk() uint32 {
 func (x *StoreFile) GetCrc() []uint32 {
 	if x != nil {
 		return x.Crc
+	}
+	return nil
+}
+
+func (x *StoreFile) GetOf() []byte {
+	if x != nil {
+		return x.Of
 	}
 	return nil
 }
@@ -344,6 +385,8 @@ func (x *SavedFile) GetCrc() uint32 {
 
 // Runs of pages of one address space: page i of run n lies at off[n] + i*4096
 // of the store (store files follow one another in the order of the manifest).
+// From 2^62 on there is no content: a page at address a that has nothing but
+// zeros is at 2^62 + a.
 type PageRuns struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vaddr         []uint64               `protobuf:"varint,1,rep,packed,name=vaddr" json:"vaddr,omitempty"`
@@ -2429,7 +2472,7 @@ var File_fm_proto protoreflect.FileDescriptor
 
 const file_fm_proto_rawDesc = "" +
 	"\n" +
-	"\bfm.proto\x12\afermata\"\xa8\x04\n" +
+	"\bfm.proto\x12\afermata\"\x83\x05\n" +
 	"\bmanifest\x12\x18\n" +
 	"\aversion\x18\x01 \x02(\rR\aversion\x12\x12\n" +
 	"\x04tool\x18\x02 \x02(\tR\x04tool\x12\x12\n" +
@@ -2454,13 +2497,18 @@ const file_fm_proto_rawDesc = "" +
 	"vdsoSha256\x12\x1b\n" +
 	"\tfrozen_ns\x18\x11 \x02(\x04R\bfrozenNs\x12\x19\n" +
 	"\bself_sid\x18\x12 \x01(\rR\aselfSid\x12\x14\n" +
-	"\x05notes\x18\x13 \x03(\tR\x05notes\"`\n" +
+	"\x05notes\x18\x13 \x03(\tR\x05notes\x12\x0e\n" +
+	"\x02id\x18\x14 \x01(\fR\x02id\x12\x1b\n" +
+	"\tparent_id\x18\x15 \x01(\fR\bparentId\x12\x16\n" +
+	"\x06parent\x18\x16 \x01(\tR\x06parent\x12\x14\n" +
+	"\x05links\x18\x17 \x01(\rR\x05links\"p\n" +
 	"\n" +
 	"store_file\x12\x12\n" +
 	"\x04name\x18\x01 \x02(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x02(\x04R\x04size\x12\x14\n" +
 	"\x05chunk\x18\x03 \x02(\rR\x05chunk\x12\x14\n" +
-	"\x03crc\x18\x04 \x03(\aB\x02\x10\x01R\x03crc\"F\n" +
+	"\x03crc\x18\x04 \x03(\aB\x02\x10\x01R\x03crc\x12\x0e\n" +
+	"\x02of\x18\x05 \x01(\fR\x02of\"F\n" +
 	"\n" +
 	"saved_file\x12\x12\n" +
 	"\x04name\x18\x01 \x02(\tR\x04name\x12\x12\n" +

@@ -1,0 +1,303 @@
+package pagestore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/sys"
+)
+
+// Options steer writing.
+type Options struct {
+	// First is the number of the first new file.
+	First int
+	// Parent is the store of an earlier checkpoint, and Twins, in ascending order,
+	// say which pages to compare with which of its pages: those that are the same
+	// byte for byte are not written.
+	Parent *Store
+	Twins  []Twin
+	// Progress, if not nil, gets the bytes of each finished piece.
+	Progress func(int64)
+}
+
+// Twin are bytes to be written that the parent may have: at Parent in its store.
+type Twin struct{ Off, Len, Parent uint64 }
+
+// Written says what became of the bytes that were to be written.
+type Written struct {
+	Files []*fm.StoreFile // new ones, in the order of their offsets
+	Zeros uint64          // bytes of pages that had nothing but zeros
+	Same  uint64          // bytes that the parent has
+	moves []move
+}
+
+// move is where a range of bytes came to lie: in the new files, taken together,
+// from Zero or from Below on.
+type move struct{ from, len, to uint64 }
+
+// Write writes total bytes from src into new files of dir. Pages of zeros are
+// left out. Settle must follow: offsets are others afterwards.
+func Write(dir string, total uint64, src Source, o Options) (*Written, error) {
+	return write(dir, total, func() (source, func(), error) {
+		buf, err := unix.Mmap(-1, 0, Chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return nil, nil, err
+		}
+		next := func(off, n uint64) ([]byte, error) { return buf[:n], src(off, buf[:n]) }
+		return next, func() { unix.Munmap(buf) }, nil
+	}, o)
+}
+
+// WriteMemory writes bytes that are in this process's memory already.
+func WriteMemory(dir string, mem []byte, o Options) (*Written, error) {
+	return write(dir, uint64(len(mem)), func() (source, func(), error) {
+		return func(off, n uint64) ([]byte, error) { return mem[off : off+n], nil }, func() {}, nil
+	}, o)
+}
+
+// source gives n bytes from off on, valid until its next call.
+type source func(off, n uint64) ([]byte, error)
+
+// write has a writer for each file.
+func write(dir string, total uint64, reader func() (source, func(), error), o Options) (*Written, error) {
+	sizes := Layout(total)
+	out := make([]*writer, len(sizes))
+	errs := make([]error, len(sizes))
+	var wg sync.WaitGroup
+	var base uint64
+	for i, size := range sizes {
+		at := base
+		base += size
+		work := func() {
+			next, done, err := reader()
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer done()
+			out[i] = &writer{dir: dir, name: fmt.Sprintf("pages-%d", o.First+i), o: &o}
+			errs[i] = out[i].run(at, size, next)
+		}
+		if i == len(sizes)-1 {
+			work()
+			break
+		}
+		wg.Go(work)
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	w := &Written{}
+	base = 0
+	for _, x := range out {
+		for _, m := range x.moves {
+			switch {
+			case m.to >= Zero:
+				w.Zeros += m.len
+			case m.to >= Below:
+				w.Same += m.len
+			default:
+				m.to += base
+			}
+			w.moves = append(w.moves, m)
+		}
+		if x.pos > 0 {
+			w.Files = append(w.Files, x.describe())
+		}
+		base += x.pos
+	}
+	return w, nil
+}
+
+// writer writes one file.
+type writer struct {
+	dir, name string
+	o         *Options
+	f         *os.File
+	pos       uint64 // bytes of the file so far
+	crc       uint32 // of its last chunk so far
+	crcs      []uint32
+	vec       [][]byte // to be written at pos - their length
+	moves     []move
+	twin      int // the first of o.Twins that is not behind
+	below     *Reader
+	to        [Chunk / sys.PageSize]uint64 // for each page of a piece: where it lies, or 0 when it must be written
+}
+
+func (w *writer) run(at, size uint64, next source) (err error) {
+	defer func() {
+		if w.f != nil {
+			if cerr := w.f.Close(); err == nil {
+				err = cerr
+			}
+		}
+		if w.below != nil {
+			w.below.Close()
+		}
+	}()
+	for off := at; off < at+size; off += Chunk {
+		b, err := next(off, min(Chunk, at+size-off))
+		if err == nil {
+			err = w.piece(off, b)
+		}
+		if err != nil {
+			return err
+		}
+		if w.o.Progress != nil {
+			w.o.Progress(int64(len(b)))
+		}
+	}
+	if w.pos%Chunk != 0 {
+		w.crcs = append(w.crcs, w.crc)
+	}
+	return nil
+}
+
+func (w *writer) describe() *fm.StoreFile {
+	return &fm.StoreFile{Name: proto.String(w.name), Size: proto.Uint64(w.pos), Chunk: proto.Uint32(Chunk), Crc: w.crcs}
+}
+
+var zeros [sys.PageSize]byte
+
+// piece writes what must be written of some pages, and notes where all of them
+// are.
+func (w *writer) piece(off uint64, b []byte) error {
+	start := w.pos
+	any := false
+	for i := range len(b) / sys.PageSize {
+		w.to[i] = 0
+		if bytes.Equal(b[i*sys.PageSize:(i+1)*sys.PageSize], zeros[:]) {
+			w.to[i], any = Zero, true
+		}
+	}
+	if same, err := w.compare(off, b); err != nil {
+		return err
+	} else if same {
+		any = true
+	}
+	if !any {
+		w.keep(off, b)
+	} else {
+		from := 0 // pages from here on must be written
+		for i := range len(b) / sys.PageSize {
+			if w.to[i] == 0 {
+				continue
+			}
+			w.keep(off+uint64(from)*sys.PageSize, b[from*sys.PageSize:i*sys.PageSize])
+			w.move(off+uint64(i)*sys.PageSize, sys.PageSize, w.to[i])
+			from = i + 1
+		}
+		w.keep(off+uint64(from)*sys.PageSize, b[from*sys.PageSize:])
+	}
+	return w.flush(start)
+}
+
+// keep takes bytes into the file: sums them and has them written.
+func (w *writer) keep(off uint64, b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	w.move(off, uint64(len(b)), w.pos)
+	w.vec = append(w.vec, b)
+	for len(b) > 0 {
+		n := min(uint64(len(b)), Chunk-w.pos%Chunk)
+		w.crc = crc32.Update(w.crc, image.Castagnoli, b[:n])
+		w.pos += n
+		if w.pos%Chunk == 0 {
+			w.crcs, w.crc = append(w.crcs, w.crc), 0
+		}
+		b = b[n:]
+	}
+}
+
+func (w *writer) move(from, n, to uint64) {
+	if l := len(w.moves); l > 0 {
+		m := &w.moves[l-1]
+		if m.from+m.len == from && (m.to+m.len == to || m.to == Zero && to == Zero) {
+			m.len += n
+			return
+		}
+	}
+	w.moves = append(w.moves, move{from, n, to})
+}
+
+// flush writes what was kept, at start in the file.
+func (w *writer) flush(start uint64) error {
+	if len(w.vec) == 0 {
+		return nil
+	}
+	if w.f == nil {
+		f, err := os.OpenFile(filepath.Join(w.dir, w.name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		w.f = f
+	}
+	vec := w.vec
+	w.vec = w.vec[:0]
+	for len(vec) > 0 {
+		n, err := unix.Pwritev(int(w.f.Fd()), vec, int64(start))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("writing pages: %w", &os.PathError{Op: "write", Path: w.f.Name(), Err: err})
+		}
+		start += uint64(n)
+		for len(vec) > 0 && n >= len(vec[0]) {
+			n -= len(vec[0])
+			vec = vec[1:]
+		}
+		if n > 0 {
+			vec[0] = vec[0][n:]
+		}
+	}
+	return nil
+}
+
+// compare finds the pages of a piece that the parent has, too. Only bytes that
+// are equal count: nothing that is noted about a page can become stale.
+func (w *writer) compare(off uint64, b []byte) (any bool, err error) {
+	twins := w.o.Twins
+	end := off + uint64(len(b))
+	for w.twin < len(twins) && twins[w.twin].Off+twins[w.twin].Len <= off {
+		w.twin++
+	}
+	for i := w.twin; i < len(twins) && twins[i].Off < end; i++ {
+		if w.below == nil {
+			w.below = w.o.Parent.NewReader()
+		}
+		t := twins[i]
+		from, to := max(t.Off, off), min(t.Off+t.Len, end)
+		for from < to {
+			there := t.Parent + from - t.Off
+			old, err := w.below.At(there, to-from)
+			if err != nil {
+				return false, fmt.Errorf("the parent checkpoint: %w", err)
+			}
+			for k := 0; k+sys.PageSize <= len(old); k += sys.PageSize {
+				at := from - off + uint64(k)
+				if p := at / sys.PageSize; w.to[p] == 0 && bytes.Equal(old[k:k+sys.PageSize], b[at:at+sys.PageSize]) {
+					w.to[p], any = Below+there+uint64(k), true
+				}
+			}
+			n := uint64(len(old)) &^ (sys.PageSize - 1)
+			if n == 0 {
+				break // its file ends inside a page: not one that we wrote
+			}
+			from += n
+		}
+	}
+	return any, nil
+}
