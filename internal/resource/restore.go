@@ -147,7 +147,7 @@ func (r *Restore) Check() error {
 	}
 	for _, id := range r.order {
 		e := r.entries[id]
-		k := KindOf(e.GetType())
+		k := r.kindOf(e)
 		if k == nil {
 			r.Refuse.Add(fault.Reason{Object: fmt.Sprintf("file %d of type %v", id, e.GetType()), Why: "this fermata cannot restore it"})
 			continue
@@ -170,7 +170,7 @@ func (r *Restore) Open(id uint32) (int, error) {
 	if e == nil {
 		return -1, fault.Errorf(fault.ErrDamaged, "file %d: %w", id, errNoFile)
 	}
-	k := KindOf(e.GetType())
+	k := r.kindOf(e)
 	if k == nil {
 		return -1, fault.Errorf(fault.ErrRefused, "file %d: no way is known to restore type %v", id, e.GetType())
 	}
@@ -245,8 +245,11 @@ func (r *Restore) OpenLate() error {
 // reach the tasks after that.
 func (r *Restore) Late(id uint32) bool {
 	e := r.entries[id]
-	k, ok := KindOf(e.GetType()).(Later)
-	return e != nil && ok && k.Late(r, e)
+	if e == nil {
+		return false
+	}
+	k, ok := r.kindOf(e).(Later)
+	return ok && k.Late(r, e)
 }
 
 func (r *Restore) openAll(late bool) (any bool, err error) {
@@ -266,7 +269,7 @@ func (r *Restore) openAll(late bool) (any bool, err error) {
 func (r *Restore) link() error {
 	for _, id := range r.order {
 		e := r.entries[id]
-		if l, ok := KindOf(e.GetType()).(Linker); ok {
+		if l, ok := r.kindOf(e).(Linker); ok {
 			if err := l.Link(r, e); err != nil {
 				return fmt.Errorf("file %d: %w", id, err)
 			}
@@ -283,7 +286,7 @@ func (r *Restore) Finish() error {
 	}
 	for _, id := range r.order {
 		e := r.entries[id]
-		if f, ok := KindOf(e.GetType()).(Finisher); ok {
+		if f, ok := r.kindOf(e).(Finisher); ok {
 			if err := f.Finish(r, e); err != nil {
 				return fmt.Errorf("file %d: %w", id, err)
 			}
@@ -361,7 +364,7 @@ func (r *Restore) InTask(t Task, table []*fdinfo.FdinfoEntry, done map[uint32]bo
 			if e == nil {
 				return fault.Errorf(fault.ErrDamaged, "pid %d fd %d: file %d: %w", t.PID(), d.GetFd(), id, errNoFile)
 			}
-			k, ok := KindOf(e.GetType()).(InTasker)
+			k, ok := r.kindOf(e).(InTasker)
 			if !ok {
 				continue
 			}

@@ -1361,6 +1361,7 @@ type FileExtra struct {
 	Data          *uint64                `protobuf:"varint,19,opt,name=data" json:"data,omitempty"`
 	Data2         *uint64                `protobuf:"varint,20,opt,name=data2" json:"data2,omitempty"`
 	AtimeNs       *int64                 `protobuf:"varint,21,opt,name=atime_ns,json=atimeNs" json:"atime_ns,omitempty"`
+	Ext           *string                `protobuf:"bytes,22,opt,name=ext" json:"ext,omitempty"` // of a file_entry of type EXT: the kind it is of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1540,6 +1541,13 @@ func (x *FileExtra) GetAtimeNs() int64 {
 		return *x.AtimeNs
 	}
 	return 0
+}
+
+func (x *FileExtra) GetExt() string {
+	if x != nil && x.Ext != nil {
+		return *x.Ext
+	}
+	return ""
 }
 
 type Extent struct {
@@ -2391,6 +2399,261 @@ func (x *TtyExtra) GetTcooff() bool {
 	return false
 }
 
+// A POSIX message queue, in part mqueues. Descriptions of it name it by
+// file_extra.ino.
+type Mqueue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ino           *uint64                `protobuf:"varint,1,req,name=ino" json:"ino,omitempty"`
+	Name          *string                `protobuf:"bytes,2,opt,name=name" json:"name,omitempty"` // without the slash; none when it was unlinked
+	Maxmsg        *int64                 `protobuf:"varint,3,req,name=maxmsg" json:"maxmsg,omitempty"`
+	Msgsize       *int64                 `protobuf:"varint,4,req,name=msgsize" json:"msgsize,omitempty"`
+	Mode          *uint32                `protobuf:"varint,5,req,name=mode" json:"mode,omitempty"`
+	Uid           *uint32                `protobuf:"varint,6,req,name=uid" json:"uid,omitempty"`
+	Gid           *uint32                `protobuf:"varint,7,req,name=gid" json:"gid,omitempty"`
+	Messages      []*MqueueMessage       `protobuf:"bytes,8,rep,name=messages" json:"messages,omitempty"` // in the order in which they would be received
+	Notify        *MqueueNotify          `protobuf:"bytes,9,opt,name=notify" json:"notify,omitempty"`
+	Last          *string                `protobuf:"bytes,10,opt,name=last" json:"last,omitempty"` // the name that it had
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mqueue) Reset() {
+	*x = Mqueue{}
+	mi := &file_fm_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mqueue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mqueue) ProtoMessage() {}
+
+func (x *Mqueue) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mqueue.ProtoReflect.Descriptor instead.
+func (*Mqueue) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Mqueue) GetIno() uint64 {
+	if x != nil && x.Ino != nil {
+		return *x.Ino
+	}
+	return 0
+}
+
+func (x *Mqueue) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *Mqueue) GetMaxmsg() int64 {
+	if x != nil && x.Maxmsg != nil {
+		return *x.Maxmsg
+	}
+	return 0
+}
+
+func (x *Mqueue) GetMsgsize() int64 {
+	if x != nil && x.Msgsize != nil {
+		return *x.Msgsize
+	}
+	return 0
+}
+
+func (x *Mqueue) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
+}
+
+func (x *Mqueue) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *Mqueue) GetGid() uint32 {
+	if x != nil && x.Gid != nil {
+		return *x.Gid
+	}
+	return 0
+}
+
+func (x *Mqueue) GetMessages() []*MqueueMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *Mqueue) GetNotify() *MqueueNotify {
+	if x != nil {
+		return x.Notify
+	}
+	return nil
+}
+
+func (x *Mqueue) GetLast() string {
+	if x != nil && x.Last != nil {
+		return *x.Last
+	}
+	return ""
+}
+
+type MqueueMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Priority      *uint32                `protobuf:"varint,1,req,name=priority" json:"priority,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,req,name=data" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MqueueMessage) Reset() {
+	*x = MqueueMessage{}
+	mi := &file_fm_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MqueueMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MqueueMessage) ProtoMessage() {}
+
+func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MqueueMessage.ProtoReflect.Descriptor instead.
+func (*MqueueMessage) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MqueueMessage) GetPriority() uint32 {
+	if x != nil && x.Priority != nil {
+		return *x.Priority
+	}
+	return 0
+}
+
+func (x *MqueueMessage) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// Who is told when a message comes into an empty queue (mq_notify(3)).
+type MqueueNotify struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           *uint32                `protobuf:"varint,1,req,name=pid" json:"pid,omitempty"`
+	Kind          *int32                 `protobuf:"varint,2,req,name=kind" json:"kind,omitempty"` // SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD
+	Signo         *int32                 `protobuf:"varint,3,opt,name=signo" json:"signo,omitempty"`
+	Value         *uint64                `protobuf:"varint,4,opt,name=value" json:"value,omitempty"`
+	Cookie        []byte                 `protobuf:"bytes,5,opt,name=cookie" json:"cookie,omitempty"`  // of SIGEV_THREAD
+	Socket        *uint32                `protobuf:"varint,6,opt,name=socket" json:"socket,omitempty"` // and the file_entry of its netlink socket
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MqueueNotify) Reset() {
+	*x = MqueueNotify{}
+	mi := &file_fm_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MqueueNotify) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MqueueNotify) ProtoMessage() {}
+
+func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MqueueNotify.ProtoReflect.Descriptor instead.
+func (*MqueueNotify) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *MqueueNotify) GetPid() uint32 {
+	if x != nil && x.Pid != nil {
+		return *x.Pid
+	}
+	return 0
+}
+
+func (x *MqueueNotify) GetKind() int32 {
+	if x != nil && x.Kind != nil {
+		return *x.Kind
+	}
+	return 0
+}
+
+func (x *MqueueNotify) GetSigno() int32 {
+	if x != nil && x.Signo != nil {
+		return *x.Signo
+	}
+	return 0
+}
+
+func (x *MqueueNotify) GetValue() uint64 {
+	if x != nil && x.Value != nil {
+		return *x.Value
+	}
+	return 0
+}
+
+func (x *MqueueNotify) GetCookie() []byte {
+	if x != nil {
+		return x.Cookie
+	}
+	return nil
+}
+
+func (x *MqueueNotify) GetSocket() uint32 {
+	if x != nil && x.Socket != nil {
+		return *x.Socket
+	}
+	return 0
+}
+
 // Free-form record of a resource kind that needs no message of its own.
 type Record struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2405,7 +2668,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[22]
+	mi := &file_fm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2680,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[22]
+	mi := &file_fm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2693,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{22}
+	return file_fm_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Record) GetId() uint32 {
@@ -2615,7 +2878,7 @@ const file_fm_proto_rawDesc = "" +
 	"\vrestore_err\x18\n" +
 	" \x01(\x05R\n" +
 	"restoreErr\x12\x16\n" +
-	"\x06missed\x18\v \x01(\x03R\x06missed\"\x83\x04\n" +
+	"\x06missed\x18\v \x01(\x03R\x06missed\"\x95\x04\n" +
 	"\n" +
 	"file_extra\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12\x10\n" +
@@ -2641,7 +2904,8 @@ const file_fm_proto_rawDesc = "" +
 	"fownSignum\x12\x12\n" +
 	"\x04data\x18\x13 \x01(\x04R\x04data\x12\x14\n" +
 	"\x05data2\x18\x14 \x01(\x04R\x05data2\x12\x19\n" +
-	"\batime_ns\x18\x15 \x01(\x03R\aatimeNs\",\n" +
+	"\batime_ns\x18\x15 \x01(\x03R\aatimeNs\x12\x10\n" +
+	"\x03ext\x18\x16 \x01(\tR\x03ext\",\n" +
 	"\x06extent\x12\x10\n" +
 	"\x03off\x18\x01 \x02(\x04R\x03off\x12\x10\n" +
 	"\x03len\x18\x02 \x02(\x04R\x03len\"\xd0\x02\n" +
@@ -2725,7 +2989,29 @@ const file_fm_proto_rawDesc = "" +
 	"line_begun\x18\x06 \x01(\bR\tlineBegun\x12\x16\n" +
 	"\x06behind\x18\a \x01(\fR\x06behind\x12#\n" +
 	"\rpacket_status\x18\b \x01(\rR\fpacketStatus\x12\x16\n" +
-	"\x06tcooff\x18\t \x01(\bR\x06tcooff\"b\n" +
+	"\x06tcooff\x18\t \x01(\bR\x06tcooff\"\x91\x02\n" +
+	"\x06mqueue\x12\x10\n" +
+	"\x03ino\x18\x01 \x02(\x04R\x03ino\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06maxmsg\x18\x03 \x02(\x03R\x06maxmsg\x12\x18\n" +
+	"\amsgsize\x18\x04 \x02(\x03R\amsgsize\x12\x12\n" +
+	"\x04mode\x18\x05 \x02(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x06 \x02(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\a \x02(\rR\x03gid\x123\n" +
+	"\bmessages\x18\b \x03(\v2\x17.fermata.mqueue_messageR\bmessages\x12.\n" +
+	"\x06notify\x18\t \x01(\v2\x16.fermata.mqueue_notifyR\x06notify\x12\x12\n" +
+	"\x04last\x18\n" +
+	" \x01(\tR\x04last\"@\n" +
+	"\x0emqueue_message\x12\x1a\n" +
+	"\bpriority\x18\x01 \x02(\rR\bpriority\x12\x12\n" +
+	"\x04data\x18\x02 \x02(\fR\x04data\"\x91\x01\n" +
+	"\rmqueue_notify\x12\x10\n" +
+	"\x03pid\x18\x01 \x02(\rR\x03pid\x12\x12\n" +
+	"\x04kind\x18\x02 \x02(\x05R\x04kind\x12\x14\n" +
+	"\x05signo\x18\x03 \x01(\x05R\x05signo\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\x04R\x05value\x12\x16\n" +
+	"\x06cookie\x18\x05 \x01(\fR\x06cookie\x12\x16\n" +
+	"\x06socket\x18\x06 \x01(\rR\x06socket\"b\n" +
 	"\x06record\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -2745,7 +3031,7 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
@@ -2769,7 +3055,10 @@ var file_fm_proto_goTypes = []any{
 	(*Arrival)(nil),       // 19: fermata.arrival
 	(*SockOpt)(nil),       // 20: fermata.sock_opt
 	(*TtyExtra)(nil),      // 21: fermata.tty_extra
-	(*Record)(nil),        // 22: fermata.record
+	(*Mqueue)(nil),        // 22: fermata.mqueue
+	(*MqueueMessage)(nil), // 23: fermata.mqueue_message
+	(*MqueueNotify)(nil),  // 24: fermata.mqueue_notify
+	(*Record)(nil),        // 25: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
@@ -2786,11 +3075,13 @@ var file_fm_proto_depIdxs = []int32{
 	16, // 11: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
 	20, // 12: fermata.sock_extra.opts:type_name -> fermata.sock_opt
 	19, // 13: fermata.sock_extra.arrived:type_name -> fermata.arrival
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	23, // 14: fermata.mqueue.messages:type_name -> fermata.mqueue_message
+	24, // 15: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -2804,7 +3095,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

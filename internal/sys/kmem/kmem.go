@@ -97,6 +97,9 @@ func (r *Reader) Err() error {
 	return err
 }
 
+// Peek gives the reader's error and leaves it.
+func (r *Reader) Peek() error { return r.err }
+
 func (r *Reader) fail(err error) {
 	if r.err == nil {
 		r.err = err
