@@ -81,7 +81,7 @@ func (c schedClocks) of(cpu int) *schedClock {
 	return c[cpu]
 }
 
-// lastRan gives when a sleeping thread last ran.
+// lastRan gives when a sleeping thread last ran; false when it is awake by now.
 func (c schedClocks) lastRan(pid, tid int) (time.Time, bool) {
 	st, err := procfs.ReadStat(pid, tid)
 	if err != nil {
@@ -92,7 +92,13 @@ func (c schedClocks) lastRan(pid, tid int) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	exec, err := procfs.ReadSchedExecStart(pid, tid)
-	if err != nil {
+	if err != nil || exec == 0 {
+		// It was woken for another processor, and has not run there yet
+		// (migrate_task_rq_fair, kernel/sched/fair.c).
+		return time.Time{}, false
+	}
+	// What it has done meanwhile is told by another processor's clock.
+	if now, err := procfs.ReadStat(pid, tid); err != nil || now.Processor != st.Processor {
 		return time.Time{}, false
 	}
 	return k.at.Add(time.Duration(exec - k.sclk)), true
