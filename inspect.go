@@ -2,6 +2,7 @@ package fermata
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"time"
@@ -34,6 +35,19 @@ type Inspection struct {
 	Processes   []InspectedProcess  `json:"processes"`
 	SavedFiles  []InspectedContents `json:"saved_files,omitempty"`
 	Notes       []string            `json:"notes,omitempty"`
+	ID          string              `json:"id,omitempty"`         // this checkpoint's, in hexadecimal
+	Parent      string              `json:"parent,omitempty"`     // where the checkpoint was that it builds upon
+	ParentID    string              `json:"parent_id,omitempty"`  // that one's
+	Links       int                 `json:"links,omitempty"`      // checkpoints below it, the parent's with its own
+	Shared      int64               `json:"shared,omitempty"`     // bytes of files that other directories have, too
+	PageFiles   []InspectedPages    `json:"page_files,omitempty"` // where the memory lies
+}
+
+// InspectedPages is one file of memory of a checkpoint.
+type InspectedPages struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"`
+	Of   string `json:"of,omitempty"` // id of the earlier checkpoint that wrote it
 }
 
 // InspectedProcess is one process of a checkpoint.
@@ -106,7 +120,7 @@ func Inspect(dir string) (*Inspection, error) {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	in.Ref = dir
-	in.Bytes, err = repo.Size(dir)
+	in.Bytes, in.Shared, err = repo.Size(dir)
 	return in, err
 }
 
@@ -153,6 +167,10 @@ func (in *Inspection) manifest(m *fm.Manifest) {
 		in.Roots = append(in.Roots, int(r))
 	}
 	in.Notes = m.GetNotes()
+	in.ID, in.Parent, in.ParentID, in.Links = hex.EncodeToString(m.GetId()), m.GetParent(), hex.EncodeToString(m.GetParentId()), int(m.GetLinks())
+	for _, f := range m.GetStores() {
+		in.PageFiles = append(in.PageFiles, InspectedPages{f.GetName(), int64(f.GetSize()), hex.EncodeToString(f.GetOf())})
+	}
 	if boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		in.SameBoot = string(bytes.TrimSpace(boot)) == m.GetBootId()
 	}

@@ -142,6 +142,8 @@ func (s *supervisor) run() (skipped string) {
 	case "twice":
 		s.cycle(root, img)
 		s.cycle(root, filepath.Join(s.spec.Img, "b"))
+	case "chain":
+		s.chain(root, img)
 	case "copies":
 		s.copies(root, img)
 		return ""
@@ -245,6 +247,29 @@ func (s *supervisor) cycle(root int, img string) {
 		s.awaitFilled()
 	}
 	s.compare("restored")
+}
+
+// chain restores a checkpoint that builds upon one that has gone, and another
+// that builds upon that, made a full one before.
+func (s *supervisor) chain(root int, first string) {
+	s.mustTool(s.engine.checkpoint(root, first, false))
+	second, third := filepath.Join(s.spec.Img, "b"), filepath.Join(s.spec.Img, "c")
+	build := func(on, to string) {
+		args := append([]string{s.spec.Tool, "checkpoint", "--to", to, "--parent", on, "--kill"}, s.spec.Program.Checkpoint...)
+		s.mustTool(s.command(append(args, itoa(root))...))
+		s.awaitDeath(root)
+		if err := os.RemoveAll(on); err != nil {
+			s.failf("%v", err)
+		}
+		s.pause()
+	}
+	build(first, second)
+	s.mustTool(s.engine.restore(root, second))
+	s.compare("restored from a chain")
+	build(second, third)
+	s.mustTool(s.command(s.spec.Tool, "squash", third))
+	s.mustTool(s.engine.restore(root, third))
+	s.compare("restored from a squashed chain")
 }
 
 // pause leaves a program that wants it dead for a while, and tells it for how

@@ -21,6 +21,10 @@ func engineRollback(ctx context.Context, dir string, o fermata.RestoreOptions) (
 	return fermata.Rollback(ctx, dir, o)
 }
 
+func engineSquash(ctx context.Context, dir string, o fermata.SquashOptions) (*fermata.SquashResult, error) {
+	return fermata.Squash(ctx, dir, o)
+}
+
 func engineVerify(ctx context.Context, dir string) (*fermata.VerifyResult, error) {
 	return fermata.Verify(ctx, dir)
 }

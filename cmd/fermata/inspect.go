@@ -78,6 +78,9 @@ func showInspection(w io.Writer, in *fermata.Inspection, brief bool) error {
 	out.f("made        %s by fermata %s on %s (%s, kernel %s, %s)\n", in.Created.Local().Format(time.DateTime), in.Tool, clean(in.Host), in.Arch, clean(in.Kernel), boot)
 	out.f("holds       %s, %s; %s, of it %s of memory\n", plural(in.Tasks, "process"), plural(in.Threads, "thread"), size(in.Bytes), size(in.MemoryBytes))
 	out.f("stopped for %s\n", short(in.Frozen))
+	if in.Links > 0 {
+		out.f("builds upon %s, %s below it; %s are in files that it shares\n", clean(in.Parent), plural(in.Links, "checkpoint"), size(in.Shared))
+	}
 	for _, n := range in.Notes {
 		out.f("note        %s\n", clean(n))
 	}

@@ -20,6 +20,8 @@ type listed struct {
 	Roots   []int     `json:"roots"`
 	Tasks   int       `json:"tasks"`
 	Bytes   int64     `json:"bytes"`
+	Shared  int64     `json:"shared"`            // bytes in files that other checkpoints have, too
+	Links   int       `json:"links"`             // checkpoints that it builds upon, one upon the other
 	Damaged string    `json:"damaged,omitempty"` // why it cannot be read
 }
 
@@ -30,7 +32,8 @@ func newList() *cobra.Command {
 		Short: "List the checkpoints in your repository",
 		Long: paragraphs(`
 Lists the checkpoints that have names, the newest last, those in memory (mem:NAME)
-too. The repository is
+too. SHARED is what of its size is in files that other checkpoints have as well
+(checkpoint --parent): it is there once. The repository is
 $FERMATA_REPO, else /var/lib/fermata for root and $XDG_STATE_HOME/fermata
 (~/.local/state/fermata) for others. Checkpoints in directories of your own
 (checkpoint --to DIR/NAME) are not known to it.`),
@@ -68,14 +71,18 @@ $FERMATA_REPO, else /var/lib/fermata for root and $XDG_STATE_HOME/fermata
 				return nil
 			}
 			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(t, "REF\tMADE\tPROCESSES\tSIZE\tPIDS")
+			fmt.Fprintln(t, "REF\tMADE\tPROCESSES\tSIZE\tSHARED\tPIDS")
 			for _, l := range all {
 				made := l.Created.Local().Format(time.DateTime)
+				shared := ""
+				if l.Shared > 0 {
+					shared = size(l.Shared)
+				}
 				if l.Damaged != "" {
-					fmt.Fprintf(t, "%s\t%s\tdamaged\t%s\t\n", l.Ref, made, size(l.Bytes))
+					fmt.Fprintf(t, "%s\t%s\tdamaged\t%s\t%s\t\n", l.Ref, made, size(l.Bytes), shared)
 					continue
 				}
-				fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", l.Ref, made, l.Tasks, size(l.Bytes), pidList(l.Roots))
+				fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\n", l.Ref, made, l.Tasks, size(l.Bytes), shared, pidList(l.Roots))
 			}
 			return t.Flush()
 		},
@@ -105,12 +112,12 @@ func listAll(r repo.Repo) ([]repo.Entry, error) {
 func describe(e repo.Entry) listed {
 	l := listed{Ref: e.Name, Dir: e.Dir, Created: e.ModTime, Roots: []int{}}
 	s, err := e.Summary()
-	l.Bytes = s.Bytes
+	l.Bytes, l.Shared = s.Bytes, s.Shared
 	if err != nil {
 		l.Damaged = err.Error()
 		return l
 	}
-	l.Created, l.Tasks = s.Created, s.Tasks
+	l.Created, l.Tasks, l.Links = s.Created, s.Tasks, s.Links
 	l.Roots = append(l.Roots, s.Roots...)
 	return l
 }

@@ -2,6 +2,7 @@ package pagestore
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -26,6 +27,8 @@ type Options struct {
 	// byte for byte are not written.
 	Parent *Store
 	Twins  []Twin
+	// Context, if not nil, ends the writing.
+	Context context.Context
 	// Progress, if not nil, gets the bytes of each finished piece.
 	Progress func(int64)
 }
@@ -147,6 +150,9 @@ func (w *writer) run(at, size uint64, next source) (err error) {
 		}
 	}()
 	for off := at; off < at+size; off += Chunk {
+		if w.o.Context != nil && w.o.Context.Err() != nil {
+			return w.o.Context.Err()
+		}
 		b, err := next(off, min(Chunk, at+size-off))
 		if err == nil {
 			err = w.piece(off, b)

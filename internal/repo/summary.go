@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/fermata-cr/fermata/internal/image"
@@ -16,13 +17,15 @@ type Summary struct {
 	Roots   []int
 	Tasks   int   // processes
 	Bytes   int64 // of all its files
+	Shared  int64 // of these, what other directories have, too
+	Links   int   // checkpoints that it builds upon, one upon the other
 }
 
 // Summary reads the checkpoint's manifest. Of one that is damaged it gives the
 // size with the error.
 func (e Entry) Summary() (Summary, error) {
-	n, err := Size(e.Dir)
-	s := Summary{Bytes: n}
+	n, shared, err := Size(e.Dir)
+	s := Summary{Bytes: n, Shared: shared}
 	if err != nil {
 		return s, err
 	}
@@ -34,28 +37,32 @@ func (e Entry) Summary() (Summary, error) {
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", e.Dir, err)
 	}
-	s.Created, s.Tasks = time.Unix(0, m.GetCreatedNs()), int(m.GetTasks())
+	s.Created, s.Tasks, s.Links = time.Unix(0, m.GetCreatedNs()), int(m.GetTasks()), int(m.GetLinks())
 	for _, r := range m.GetRoots() {
 		s.Roots = append(s.Roots, int(r))
 	}
 	return s, nil
 }
 
-// Size adds up the sizes of the files below dir, in bytes.
-func Size(dir string) (int64, error) {
-	var sum int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+// Size adds up the sizes of the files below dir, in bytes, and of those among
+// them that have another name as well: that belong to other checkpoints, too.
+func Size(dir string) (sum, shared int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		st, err := d.Info()
-		if err == nil {
-			sum += st.Size()
+		info, err := d.Info()
+		if err != nil {
+			return err
 		}
-		return err
+		sum += info.Size()
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+			shared += info.Size()
+		}
+		return nil
 	})
 	if err != nil {
-		return sum, kind(err)
+		return sum, shared, kind(err)
 	}
-	return sum, nil
+	return sum, shared, nil
 }
