@@ -347,6 +347,9 @@ func (c *Collector) Collect() error {
 		return err
 	}
 	c.segments()
+	if err := c.objects(); err != nil {
+		return err
+	}
 	if err := c.readRings(); err != nil {
 		return err
 	}

@@ -175,13 +175,16 @@ func (b *builder) founder() *tracee.Executor {
 // errOneInit: a pid namespace has one init.
 var errOneInit = errors.New("the tree has a process 1 of its own: it cannot have another init")
 
-// noSegments refuses a tree with SysV segments: these have one number in the
+// noSegments refuses a tree with objects of System V: these have one number in the
 // whole system, so that copies would share what is each one's own.
 func (b *builder) noSegments() error {
 	for _, o := range b.shm {
 		if v := o.GetSysv(); v != nil {
 			return fault.Errorf(fault.ErrRefused, "SysV segment %d: copies would share it; restore one only", v.GetId())
 		}
+	}
+	if n := len(b.ipc.sems) + len(b.ipc.queues); n > 0 {
+		return fault.Errorf(fault.ErrRefused, "System V semaphores and message queues (%d): copies would share them; restore one only", n)
 	}
 	return nil
 }

@@ -128,6 +128,7 @@ type builder struct {
 
 	groupSets *groupSets
 	segments  map[uint64]*segment
+	ipc       ipcObjects
 
 	filters *criu_seccomp.SeccompEntry
 	secure  bool // some task runs under seccomp
@@ -300,6 +301,9 @@ func (b *builder) open() (err error) {
 	for _, o := range objs {
 		b.shm[shmKey(o)] = &shmObject{o, -1}
 	}
+	if err := b.loadIPC(); err != nil {
+		return err
+	}
 	if b.files, err = resource.NewRestore(b.im, &b.refuse); err != nil {
 		return err
 	}
@@ -404,6 +408,9 @@ func (b *builder) check() error {
 		if sum := sha256.Sum256(own); string(sum[:]) != string(v) {
 			b.refuse.Add(fault.Reason{Object: "vdso", Why: "the checkpoint was made under kernel " + b.manifest.GetKernel() + ", whose vdso differs from this one's", Remedy: "restore it under that kernel"})
 		}
+	}
+	if err := b.checkIPC(); err != nil {
+		return err
 	}
 	if err := b.files.Check(); err != nil {
 		return err
@@ -584,6 +591,9 @@ func (b *builder) finish() error {
 	if err := b.keepSegments(); err != nil {
 		return err
 	}
+	if err := b.systemV(); err != nil {
+		return err
+	}
 	if err := b.files.Commit(); err != nil {
 		return err
 	}
@@ -750,6 +760,7 @@ func (b *builder) release() error {
 		}
 	}
 	b.made = nil
+	b.keepIPC()
 	for _, p := range b.procs {
 		if !p.zombie && (b.opt.Stopped || p.extra.GetStopSignal() != 0) {
 			awaitStopped(p.live()[0].exec.TID)
@@ -844,6 +855,7 @@ func (b *builder) close() {
 	b.groupSets.close()
 	b.lazy.Close()
 	b.closeSegments()
+	b.closeIPC()
 	if b.store != nil {
 		b.store.Close()
 	}

@@ -155,7 +155,6 @@ func (b *builder) settle(p *proc) error {
 			}
 		}
 	}
-	b.undos(q, p)
 	b.rlimits(q, p)
 	if err := q.flush(); err != nil {
 		return err
@@ -187,20 +186,6 @@ func (b *builder) settle(p *proc) error {
 		}
 	}
 	return b.itimers(p)
-}
-
-// undos does again to System V semaphores what was taken back at the end of the
-// process (semop(2), SEM_UNDO): they have their values and it its adjustments.
-func (b *builder) undos(q *queue, p *proc) {
-	const undo, noWait = 0x1000, 0x800 // SEM_UNDO, IPC_NOWAIT
-	for _, u := range p.extra.GetUndos() {
-		q.room(1, 16)
-		at, d := q.e.Data(8) // struct sembuf
-		le.PutUint16(d, uint16(u.GetNumber()))
-		le.PutUint16(d[2:], uint16(int16(-u.GetAdjust())))
-		le.PutUint16(d[4:], undo|noWait)
-		q.add("semop", unix.SYS_SEMOP, uint64(uint32(u.GetSet())), at, 1)
-	}
 }
 
 // lockMemory locks what was locked; locks are not inherited.

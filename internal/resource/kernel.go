@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/fermata-cr/fermata/internal/sys"
 	"github.com/fermata-cr/fermata/internal/sys/kmem"
 )
 
@@ -70,7 +71,12 @@ type Undo struct {
 // are semaphores at all.
 func (d *Dump) Undos(pid int) (all []Undo, err error) {
 	type setsKey struct{}
-	sets, err := Value(d, setsKey{}, func() (map[int32]int, error) { return semaphoreSets("/proc/sysvipc/sem") })
+	sets, err := Value(d, setsKey{}, func() (map[int32]int, error) {
+		if sys.SemCount() == 0 {
+			return nil, nil
+		}
+		return semaphoreSets("/proc/sysvipc/sem")
+	})
 	if err != nil || len(sets) == 0 {
 		return nil, err
 	}

@@ -2399,6 +2399,260 @@ func (x *TtyExtra) GetTcooff() bool {
 	return false
 }
 
+// A set of System V semaphores that only the tree uses, in part sysv-sems.
+type SysvSem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *uint32                `protobuf:"varint,1,req,name=id" json:"id,omitempty"`
+	Key           *int32                 `protobuf:"varint,2,req,name=key" json:"key,omitempty"`
+	Mode          *uint32                `protobuf:"varint,3,req,name=mode" json:"mode,omitempty"`
+	Uid           *uint32                `protobuf:"varint,4,req,name=uid" json:"uid,omitempty"`
+	Gid           *uint32                `protobuf:"varint,5,req,name=gid" json:"gid,omitempty"`
+	Values        []uint32               `protobuf:"varint,6,rep,packed,name=values" json:"values,omitempty"`
+	Pids          []uint32               `protobuf:"varint,7,rep,packed,name=pids" json:"pids,omitempty"` // of the last operation on each
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SysvSem) Reset() {
+	*x = SysvSem{}
+	mi := &file_fm_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SysvSem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SysvSem) ProtoMessage() {}
+
+func (x *SysvSem) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SysvSem.ProtoReflect.Descriptor instead.
+func (*SysvSem) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SysvSem) GetId() uint32 {
+	if x != nil && x.Id != nil {
+		return *x.Id
+	}
+	return 0
+}
+
+func (x *SysvSem) GetKey() int32 {
+	if x != nil && x.Key != nil {
+		return *x.Key
+	}
+	return 0
+}
+
+func (x *SysvSem) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
+}
+
+func (x *SysvSem) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *SysvSem) GetGid() uint32 {
+	if x != nil && x.Gid != nil {
+		return *x.Gid
+	}
+	return 0
+}
+
+func (x *SysvSem) GetValues() []uint32 {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *SysvSem) GetPids() []uint32 {
+	if x != nil {
+		return x.Pids
+	}
+	return nil
+}
+
+// A System V message queue that only the tree uses, in part sysv-queues.
+type SysvQueue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *uint32                `protobuf:"varint,1,req,name=id" json:"id,omitempty"`
+	Key           *int32                 `protobuf:"varint,2,req,name=key" json:"key,omitempty"`
+	Mode          *uint32                `protobuf:"varint,3,req,name=mode" json:"mode,omitempty"`
+	Uid           *uint32                `protobuf:"varint,4,req,name=uid" json:"uid,omitempty"`
+	Gid           *uint32                `protobuf:"varint,5,req,name=gid" json:"gid,omitempty"`
+	Room          *uint64                `protobuf:"varint,6,req,name=room" json:"room,omitempty"` // msg_qbytes
+	Messages      []*SysvMessage         `protobuf:"bytes,7,rep,name=messages" json:"messages,omitempty"`
+	Sender        *uint32                `protobuf:"varint,8,opt,name=sender" json:"sender,omitempty"` // pids of the last
+	Receiver      *uint32                `protobuf:"varint,9,opt,name=receiver" json:"receiver,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SysvQueue) Reset() {
+	*x = SysvQueue{}
+	mi := &file_fm_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SysvQueue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SysvQueue) ProtoMessage() {}
+
+func (x *SysvQueue) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SysvQueue.ProtoReflect.Descriptor instead.
+func (*SysvQueue) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SysvQueue) GetId() uint32 {
+	if x != nil && x.Id != nil {
+		return *x.Id
+	}
+	return 0
+}
+
+func (x *SysvQueue) GetKey() int32 {
+	if x != nil && x.Key != nil {
+		return *x.Key
+	}
+	return 0
+}
+
+func (x *SysvQueue) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
+}
+
+func (x *SysvQueue) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *SysvQueue) GetGid() uint32 {
+	if x != nil && x.Gid != nil {
+		return *x.Gid
+	}
+	return 0
+}
+
+func (x *SysvQueue) GetRoom() uint64 {
+	if x != nil && x.Room != nil {
+		return *x.Room
+	}
+	return 0
+}
+
+func (x *SysvQueue) GetMessages() []*SysvMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *SysvQueue) GetSender() uint32 {
+	if x != nil && x.Sender != nil {
+		return *x.Sender
+	}
+	return 0
+}
+
+func (x *SysvQueue) GetReceiver() uint32 {
+	if x != nil && x.Receiver != nil {
+		return *x.Receiver
+	}
+	return 0
+}
+
+type SysvMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          *int64                 `protobuf:"varint,1,req,name=type" json:"type,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,req,name=data" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SysvMessage) Reset() {
+	*x = SysvMessage{}
+	mi := &file_fm_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SysvMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SysvMessage) ProtoMessage() {}
+
+func (x *SysvMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SysvMessage.ProtoReflect.Descriptor instead.
+func (*SysvMessage) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SysvMessage) GetType() int64 {
+	if x != nil && x.Type != nil {
+		return *x.Type
+	}
+	return 0
+}
+
+func (x *SysvMessage) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // A POSIX message queue, in part mqueues. Descriptions of it name it by
 // file_extra.ino.
 type Mqueue struct {
@@ -2419,7 +2673,7 @@ type Mqueue struct {
 
 func (x *Mqueue) Reset() {
 	*x = Mqueue{}
-	mi := &file_fm_proto_msgTypes[22]
+	mi := &file_fm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2685,7 @@ func (x *Mqueue) String() string {
 func (*Mqueue) ProtoMessage() {}
 
 func (x *Mqueue) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[22]
+	mi := &file_fm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2698,7 @@ func (x *Mqueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mqueue.ProtoReflect.Descriptor instead.
 func (*Mqueue) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{22}
+	return file_fm_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Mqueue) GetIno() uint64 {
@@ -2527,7 +2781,7 @@ type MqueueMessage struct {
 
 func (x *MqueueMessage) Reset() {
 	*x = MqueueMessage{}
-	mi := &file_fm_proto_msgTypes[23]
+	mi := &file_fm_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +2793,7 @@ func (x *MqueueMessage) String() string {
 func (*MqueueMessage) ProtoMessage() {}
 
 func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[23]
+	mi := &file_fm_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +2806,7 @@ func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MqueueMessage.ProtoReflect.Descriptor instead.
 func (*MqueueMessage) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{23}
+	return file_fm_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MqueueMessage) GetPriority() uint32 {
@@ -2584,7 +2838,7 @@ type MqueueNotify struct {
 
 func (x *MqueueNotify) Reset() {
 	*x = MqueueNotify{}
-	mi := &file_fm_proto_msgTypes[24]
+	mi := &file_fm_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +2850,7 @@ func (x *MqueueNotify) String() string {
 func (*MqueueNotify) ProtoMessage() {}
 
 func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[24]
+	mi := &file_fm_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +2863,7 @@ func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MqueueNotify.ProtoReflect.Descriptor instead.
 func (*MqueueNotify) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{24}
+	return file_fm_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MqueueNotify) GetPid() uint32 {
@@ -2668,7 +2922,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[25]
+	mi := &file_fm_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2934,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[25]
+	mi := &file_fm_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +2947,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{25}
+	return file_fm_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Record) GetId() uint32 {
@@ -2989,7 +3243,29 @@ const file_fm_proto_rawDesc = "" +
 	"line_begun\x18\x06 \x01(\bR\tlineBegun\x12\x16\n" +
 	"\x06behind\x18\a \x01(\fR\x06behind\x12#\n" +
 	"\rpacket_status\x18\b \x01(\rR\fpacketStatus\x12\x16\n" +
-	"\x06tcooff\x18\t \x01(\bR\x06tcooff\"\x91\x02\n" +
+	"\x06tcooff\x18\t \x01(\bR\x06tcooff\"\x98\x01\n" +
+	"\bsysv_sem\x12\x0e\n" +
+	"\x02id\x18\x01 \x02(\rR\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x02(\x05R\x03key\x12\x12\n" +
+	"\x04mode\x18\x03 \x02(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x04 \x02(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x05 \x02(\rR\x03gid\x12\x1a\n" +
+	"\x06values\x18\x06 \x03(\rB\x02\x10\x01R\x06values\x12\x16\n" +
+	"\x04pids\x18\a \x03(\rB\x02\x10\x01R\x04pids\"\xe1\x01\n" +
+	"\n" +
+	"sysv_queue\x12\x0e\n" +
+	"\x02id\x18\x01 \x02(\rR\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x02(\x05R\x03key\x12\x12\n" +
+	"\x04mode\x18\x03 \x02(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x04 \x02(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x05 \x02(\rR\x03gid\x12\x12\n" +
+	"\x04room\x18\x06 \x02(\x04R\x04room\x121\n" +
+	"\bmessages\x18\a \x03(\v2\x15.fermata.sysv_messageR\bmessages\x12\x16\n" +
+	"\x06sender\x18\b \x01(\rR\x06sender\x12\x1a\n" +
+	"\breceiver\x18\t \x01(\rR\breceiver\"6\n" +
+	"\fsysv_message\x12\x12\n" +
+	"\x04type\x18\x01 \x02(\x03R\x04type\x12\x12\n" +
+	"\x04data\x18\x02 \x02(\fR\x04data\"\x91\x02\n" +
 	"\x06mqueue\x12\x10\n" +
 	"\x03ino\x18\x01 \x02(\x04R\x03ino\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -3031,7 +3307,7 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
@@ -3055,10 +3331,13 @@ var file_fm_proto_goTypes = []any{
 	(*Arrival)(nil),       // 19: fermata.arrival
 	(*SockOpt)(nil),       // 20: fermata.sock_opt
 	(*TtyExtra)(nil),      // 21: fermata.tty_extra
-	(*Mqueue)(nil),        // 22: fermata.mqueue
-	(*MqueueMessage)(nil), // 23: fermata.mqueue_message
-	(*MqueueNotify)(nil),  // 24: fermata.mqueue_notify
-	(*Record)(nil),        // 25: fermata.record
+	(*SysvSem)(nil),       // 22: fermata.sysv_sem
+	(*SysvQueue)(nil),     // 23: fermata.sysv_queue
+	(*SysvMessage)(nil),   // 24: fermata.sysv_message
+	(*Mqueue)(nil),        // 25: fermata.mqueue
+	(*MqueueMessage)(nil), // 26: fermata.mqueue_message
+	(*MqueueNotify)(nil),  // 27: fermata.mqueue_notify
+	(*Record)(nil),        // 28: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
@@ -3075,13 +3354,14 @@ var file_fm_proto_depIdxs = []int32{
 	16, // 11: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
 	20, // 12: fermata.sock_extra.opts:type_name -> fermata.sock_opt
 	19, // 13: fermata.sock_extra.arrived:type_name -> fermata.arrival
-	23, // 14: fermata.mqueue.messages:type_name -> fermata.mqueue_message
-	24, // 15: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	24, // 14: fermata.sysv_queue.messages:type_name -> fermata.sysv_message
+	26, // 15: fermata.mqueue.messages:type_name -> fermata.mqueue_message
+	27, // 16: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -3095,7 +3375,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
