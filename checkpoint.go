@@ -273,8 +273,13 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			if err != nil {
 				c.notes = append(c.notes, err.Error())
 			}
-			defer done()
-			return c.tree.Kill()
+			if err := c.tree.Kill(); err != nil {
+				return err // some of it may go on
+			}
+			if err := done(); err != nil {
+				c.notes = append(c.notes, err.Error())
+			}
+			return nil
 		}
 		err := c.tree.Thaw()
 		// Whether or not this becomes a checkpoint, the calls were interrupted.

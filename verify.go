@@ -7,12 +7,15 @@ import (
 	"hash/crc32"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/netlock"
 	"github.com/fermata-cr/fermata/internal/pagestore"
 	"github.com/fermata-cr/fermata/internal/rebuild"
+	"github.com/fermata-cr/fermata/internal/resource"
 )
 
 // VerifyResult says whether a checkpoint is whole, and whether it could be
@@ -91,6 +94,7 @@ func Verify(ctx context.Context, dir string) (*VerifyResult, error) {
 	if !r.Whole() {
 		return r, nil
 	}
+	r.Notes = append(r.Notes, lockNotes(im)...)
 	err = rebuild.Check(im, rebuild.Options{Dir: dir})
 	var refused *RefusedError
 	switch {
@@ -107,6 +111,26 @@ func Verify(ctx context.Context, dir string) (*VerifyResult, error) {
 		r.Missing = append(r.Missing, Reason{Object: "restore", Why: err.Error()})
 	}
 	return r, nil
+}
+
+// lockNotes tells of the locks on connections to the outside.
+func lockNotes(im *image.Image) (notes []string) {
+	names := resource.NetLocks(im)
+	if len(names) == 0 {
+		return nil
+	}
+	there, err := netlock.List()
+	for _, name := range names {
+		switch {
+		case err != nil:
+			notes = append(notes, fmt.Sprintf("whether its connections to the outside are kept (nf_tables table %s) cannot be told: %v", name, err))
+		case slices.Contains(there, name):
+			notes = append(notes, fmt.Sprintf("its connections to the outside are kept from packets by the nf_tables table %s, until it is restored or removed", name))
+		default:
+			notes = append(notes, fmt.Sprintf("the nf_tables table %s, which kept its connections to the outside, is not there: peers that have sent since were answered that they are over", name))
+		}
+	}
+	return notes
 }
 
 // verifySaved compares a saved file's size and checksum.

@@ -19,6 +19,7 @@ var meaning = map[string]string{
 	"leave-stopped":     "leave the program stopped",
 	"exec-cmd":          "after the restore become the command behind \"--\", as parent of the restored program",
 	"shell-job":         "the program belongs to the terminal and session of the caller",
+	"network-lock":      "what keeps packets from connections to the outside: nf_tables, whichever of iptables and nftables is named; with skip, you",
 	"tcp-established":   "allow TCP connections, of which both ends are in the tree",
 	"tcp-close":         "let connections be closed ones after the restore",
 	"file-locks":        "allow file locks",

@@ -158,7 +158,7 @@ var table = []option{
 	{name: "auto-dedup", set: flagOf(func(o *Options) *bool { return &o.AutoDedup })},
 	{name: "timeout", arg: needed, set: numberOf(func(o *Options) *int { return &o.Timeout })},
 	{name: "pre-dump-mode", arg: needed, set: textOf(func(o *Options) *string { return &o.PreDumpMode }), noop: "pages are always read from outside of the tasks"},
-	{name: "network-lock", arg: needed, set: oneOf("network-lock", func(o *Options) *string { return &o.NetworkLock }, "iptables", "nftables", "skip"), noop: "no connection to the outside is saved, so none is locked"},
+	{name: "network-lock", arg: needed, set: oneOf("network-lock", func(o *Options) *string { return &o.NetworkLock }, "iptables", "nftables", "skip")},
 	{name: "manage-cgroups", arg: optional, set: func(o *Options, v string) error {
 		if v == "" || v == "no" {
 			v = "soft"

@@ -46,6 +46,9 @@ func (c *cleaner) run() {
 	c.drafts()
 	c.descriptors()
 	for _, r := range c.book.Of(journal.NetLock) {
+		if r.V[0] != 0 && !c.alive() {
+			continue
+		}
 		faultpoint.At("guardian.netlock")
 		_ = netlock.Unlock(r.Text)
 	}
@@ -85,6 +88,19 @@ func (c *cleaner) freezers(last bool) {
 func same(pid int, start uint64) bool {
 	st, err := procfs.ReadStat(pid, 0)
 	return err == nil && (start == 0 || st.StartTime == start)
+}
+
+// alive tells whether anything of the tree goes on.
+func (c *cleaner) alive() bool {
+	if len(c.book.Of(journal.Sentence)) > 0 {
+		return false
+	}
+	for _, r := range c.book.Of(journal.Target) {
+		if st, err := procfs.ReadStat(int(r.V[0]), 0); err == nil && (r.V[1] == 0 || st.StartTime == r.V[1]) && st.State != 'Z' && st.State != 'X' {
+			return true
+		}
+	}
+	return false
 }
 
 // end sends a signal to a process and to no other that has its pid by now.

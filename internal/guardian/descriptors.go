@@ -118,12 +118,14 @@ func (g *Guardian) Terminal(master int, was *unix.Termios) (release func()) {
 	return g.Journal.AddText(journal.Terminal, encodeTermios(was), dev).Done
 }
 
-// NetLock notes a lock on connections that is about to be made.
-func (g *Guardian) NetLock(name string) (release func()) {
+// NetLock notes a lock on connections that is about to be made. After published
+// it is removed only if the tree goes on.
+func (g *Guardian) NetLock(name string) (published, release func()) {
 	if g == nil {
-		return func() {}
+		return func() {}, func() {}
 	}
-	return g.Journal.AddText(journal.NetLock, name).Done
+	e := g.Journal.AddText(journal.NetLock, name, 0)
+	return func() { e.Set(0, 1) }, e.Done
 }
 
 // The settings as struct termios2 has them (include/uapi/asm-generic/termbits.h).

@@ -61,7 +61,8 @@ const (
 	// if it has to run; the path of its freezer file.
 	Freezer
 	// NetLock is a lock on connections (package netlock), in the network namespace
-	// of the writer: its name.
+	// of the writer: its name; 1 when it belongs to a checkpoint that is whole, and
+	// is to be removed only if the tree goes on.
 	NetLock
 )
 

@@ -76,20 +76,11 @@ func (m *batch) send() error {
 	native.PutUint16(m.b[m.last+6:], native.Uint16(m.b[m.last+6:])|unix.NLM_F_ACK)
 	want := m.seq
 	m.message(unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return ErrUnsupported
-	}
+	fd, err := open(len(m.b))
 	if err != nil {
-		return fmt.Errorf("nfnetlink: %w", err)
+		return err
 	}
 	defer unix.Close(fd)
-	// An answer comes at once or never; never must not hang.
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}); err != nil {
-		return fmt.Errorf("nfnetlink: %w", err)
-	}
-	// A batch must go out in one piece.
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(m.b)+64<<10)
 	if err := unix.Sendto(fd, m.b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("nfnetlink: %w", err)
 	}
@@ -106,6 +97,25 @@ func (m *batch) send() error {
 			return err
 		}
 	}
+}
+
+// open makes a socket for a batch of so many bytes.
+func open(size int) (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return -1, ErrUnsupported
+	}
+	if err != nil {
+		return -1, fmt.Errorf("nfnetlink: %w", err)
+	}
+	// An answer comes at once or never; never must not hang.
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("nfnetlink: %w", err)
+	}
+	// A batch must go out in one piece.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*size+64<<10)
+	return fd, nil
 }
 
 // answer goes through the messages of one read: done is true when the message

@@ -127,3 +127,59 @@ func drop(src, dst netip.AddrPort) (out [][]byte) {
 	return append(out, expr("immediate", attr32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
 		nest(unix.NFTA_IMMEDIATE_DATA, nest(unix.NFTA_DATA_VERDICT, attr32(unix.NFTA_VERDICT_CODE, nfDrop)))))
 }
+
+// List gives the names of all locks in the network namespace of the calling thread.
+func List() (names []string, err error) {
+	m := batch{}
+	m.message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, unix.NFPROTO_INET, 0)
+	fd, err := open(len(m.b))
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, m.b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, fmt.Errorf("nfnetlink: %w", err)
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("nfnetlink: %w", err)
+		}
+		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
+			size := int(native.Uint32(b))
+			if size < unix.NLMSG_HDRLEN || size > len(b) {
+				return nil, fmt.Errorf("nfnetlink: message of %d bytes in %d", size, len(b))
+			}
+			switch native.Uint16(b[4:]) {
+			case unix.NLMSG_DONE:
+				return names, nil
+			case unix.NLMSG_ERROR:
+				_, err := answer(b[:size], m.seq)
+				return names, err
+			}
+			if name := tableName(b[unix.NLMSG_HDRLEN:size]); strings.HasPrefix(name, prefix) {
+				names = append(names, name)
+			}
+			b = b[min(len(b), (size+3)&^3):]
+		}
+	}
+}
+
+// tableName reads NFTA_TABLE_NAME behind a struct nfgenmsg.
+func tableName(b []byte) string {
+	for b = b[min(4, len(b)):]; len(b) >= unix.SizeofNlAttr; {
+		size, typ := int(native.Uint16(b)), native.Uint16(b[2:])
+		if size < unix.SizeofNlAttr || size > len(b) {
+			break
+		}
+		if typ == 1 {
+			return unix.ByteSliceToString(b[unix.SizeofNlAttr:size])
+		}
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return ""
+}

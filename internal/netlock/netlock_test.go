@@ -113,6 +113,9 @@ func TestLock(t *testing.T) {
 			if err := Lock(name, nil); !errors.Is(err, unix.EEXIST) {
 				t.Errorf("a second lock of that name: %v", err)
 			}
+			if all, err := List(); err != nil || len(all) != 1 || all[0] != name {
+				t.Errorf("locks: %q, %v", all, err)
+			}
 			if !arrives(t, free, other, 5*time.Second) {
 				t.Error("another connection is locked too")
 			}
@@ -121,6 +124,9 @@ func TestLock(t *testing.T) {
 			}
 			if err := Unlock(name); err != nil {
 				t.Fatal(err)
+			}
+			if all, err := List(); err != nil || len(all) != 0 {
+				t.Errorf("locks: %q, %v", all, err)
 			}
 			// It is sent again.
 			if !waits(b, 5*time.Second) || !waits(a, 5*time.Second) {

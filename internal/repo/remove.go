@@ -14,6 +14,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/netlock"
 	"github.com/fermata-cr/fermata/internal/resource"
 )
 
@@ -50,7 +51,7 @@ func (r Repo) Remove(ref string) error {
 			Object: dir, Why: reason, Remedy: "only checkpoints are removed; nothing was touched",
 		}}}
 	}
-	links := hiddenLinks(dir)
+	links, locks := left(dir)
 	parent := filepath.Dir(dir)
 	gone := filepath.Join(parent, trash+filepath.Base(dir)+"-"+letters(8))
 	if err := os.Rename(dir, gone); err != nil {
@@ -58,6 +59,12 @@ func (r Repo) Remove(ref string) error {
 	}
 	for _, l := range links {
 		l.remove()
+	}
+	for _, name := range locks {
+		// Nobody will restore its connections: their peers may know now.
+		if err := netlock.Unlock(name); err != nil {
+			return kind(fmt.Errorf("remove checkpoint %s: %w", ref, err))
+		}
 	}
 	if err := os.RemoveAll(gone); err != nil {
 		return kind(fmt.Errorf("remove checkpoint %s: what is left of it is now %s: %w", ref, gone, err))
@@ -119,22 +126,23 @@ type hiddenLink struct {
 	dev, ino uint64
 }
 
-// hiddenLinks gives those of a checkpoint; none of one that cannot be read.
-func hiddenLinks(dir string) (out []hiddenLink) {
+// left gives what there is of a checkpoint outside its directory: hidden links,
+// and the names of locks on connections. Of one that cannot be read it is nothing.
+func left(dir string) (links []hiddenLink, locks []string) {
 	im, err := image.Read(dir)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	all, err := image.All[*fm.FileExtra](im, "file-extra")
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	for _, x := range all {
 		if name := x.GetLinkPath(); filepath.IsAbs(name) && strings.HasPrefix(filepath.Base(name), resource.LinkPrefix) {
-			out = append(out, hiddenLink{name, x.GetDev(), x.GetIno()})
+			links = append(links, hiddenLink{name, x.GetDev(), x.GetIno()})
 		}
 	}
-	return out
+	return links, resource.NetLocks(im)
 }
 
 // remove removes the name, if it is still that file's. Where that may not be, it

@@ -166,8 +166,9 @@ type Dump struct {
 	// fd (TCSETS2).
 	GuardTerminal func(fd int, settings *unix.Termios) (release func())
 	// GuardLock hears of a lock on connections (package netlock) before it is made:
-	// should this process die before release is called, it is to be removed.
-	GuardLock func(name string) (release func())
+	// should this process die before release is called, it is to be removed; after
+	// published, only if the tasks go on.
+	GuardLock func(name string) (published, release func())
 	// GuardLink hears of a name that Commit is about to give a file, by its
 	// device and inode: should this process die before the checkpoint is
 	// published, the name is to be removed.
@@ -190,6 +191,7 @@ type Dump struct {
 	netLock      string
 	keepLock     bool
 	lockReleased func()
+	lockBelongs  func()
 	paths        dirCache
 }
 

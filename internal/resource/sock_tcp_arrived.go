@@ -111,6 +111,15 @@ func (d *Dump) backlog(l *inetSock, clients []*inetSock) error {
 		x.Pending = nil
 		return nil
 	}
+	// What moves on meanwhile is then in both, and counted once.
+	sent := map[*inetSock]sentData{}
+	for _, c := range clients {
+		b, end, err := d.unread(c)
+		if err != nil {
+			return err
+		}
+		sent[c] = sentData{b, end}
+	}
 	queue, err := d.readBacklog(l)
 	switch {
 	case err != nil && plain:
@@ -141,11 +150,15 @@ func (d *Dump) backlog(l *inetSock, clients []*inetSock) error {
 			a.Name, a.To, a.Broken = q.dst.sockaddr(family), q.src.sockaddr(family), proto.Bool(q.state == stateClose)
 		} else {
 			x.Pending = append(x.Pending, client.entry.GetIno())
-			more, err := d.notArrived(client, &q)
-			if err != nil {
-				return err
+			more := sent[client]
+			left := int(int32(more.end - q.next))
+			if left < 0 || left > len(more.b) {
+				if len(more.b) > 0 {
+					return fmt.Errorf("%d bytes are on their way, %d in the send queue", left, len(more.b))
+				}
+				left = 0
 			}
-			q.in = append(q.in, more...)
+			q.in = append(q.in, more.b[len(more.b)-left:]...)
 		}
 		if len(q.in) > 0 {
 			a.Data = [][]byte{q.in}
@@ -154,28 +167,31 @@ func (d *Dump) backlog(l *inetSock, clients []*inetSock) error {
 			x.Arrived = append(x.Arrived, a)
 		}
 	}
-	return d.notQueued(x, clients)
+	d.notQueued(x, clients, sent)
+	return nil
+}
+
+// sentData is what a client has sent and was not told that it arrived, and the
+// sequence number behind it.
+type sentData struct {
+	b   []byte
+	end uint32
 }
 
 // notQueued adds the clients that believe to be connected and are not in the
 // listener's queue: it waits for their first data (TCP_DEFER_ACCEPT), or it was
 // full when the handshake ended. They connect again behind the others, and send
 // what they had sent.
-func (d *Dump) notQueued(x *fm.SockExtra, clients []*inetSock) error {
+func (d *Dump) notQueued(x *fm.SockExtra, clients []*inetSock, sent map[*inetSock]sentData) {
 	for _, c := range clients {
 		if slices.Contains(x.Pending, c.entry.GetIno()) {
 			continue
 		}
-		sent, err := d.notArrived(c, nil)
-		if err != nil {
-			return err
-		}
-		if len(sent) > 0 {
-			x.Arrived = append(x.Arrived, &fm.Arrival{Index: proto.Uint32(uint32(len(x.Pending))), Data: [][]byte{sent}})
+		if b := sent[c].b; len(b) > 0 {
+			x.Arrived = append(x.Arrived, &fm.Arrival{Index: proto.Uint32(uint32(len(x.Pending))), Data: [][]byte{b}})
 		}
 		x.Pending = append(x.Pending, c.entry.GetIno())
 	}
-	return nil
 }
 
 func (d *Dump) readBacklog(l *inetSock) ([]unaccepted, error) {
@@ -210,29 +226,18 @@ func (d *Dump) leftBehind(q *unaccepted) string {
 	return ""
 }
 
-// notArrived gives what a client has sent and the other end has no room for: all
-// of it if there is no other end yet.
-func (d *Dump) notArrived(c *inetSock, q *unaccepted) ([]byte, error) {
+// unread gives what a client has sent and was not told that it arrived.
+func (d *Dump) unread(c *inetSock) ([]byte, uint32, error) {
 	if c.unacked() == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
-	r, done, err := d.enterRepair(c)
+	r, done, err := d.examineTCP(c)
 	if err != nil {
-		return nil, fmt.Errorf("repair mode: %w", err)
+		return nil, 0, fmt.Errorf("its queues: %w", err)
 	}
 	defer done()
-	out, end, err := r.sent()
-	if err = errors.Join(err, r.leave()); err != nil {
-		return nil, err
-	}
-	if q == nil {
-		return out, nil
-	}
-	left := int(int32(end - q.next))
-	if left < 0 || left > len(out) {
-		return nil, fmt.Errorf("%d bytes are on their way, %d in the send queue", left, len(out))
-	}
-	return out[len(out)-left:], nil
+	b, _, end, err := r.unacknowledged()
+	return b, end, errors.Join(err, r.leave())
 }
 
 // arrival gives what has come over a connection of a listener's queue.

@@ -1,9 +1,9 @@
 package resource
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -13,14 +13,14 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/image/fm"
 	"github.com/fermata-cr/fermata/internal/netlock"
-	"github.com/fermata-cr/fermata/internal/sys"
 )
 
 // Connections whose peer is not in the tree: a process that is not saved, on this
 // host or another. The peer goes on, and must find the same connection again: its
 // sequence numbers, what was sent and not acknowledged, the windows, the clock of
-// its timestamps. All of it is read in repair mode.
+// its timestamps. How all of it is read says sock_tcp_kernel.go.
 //
 // When the program is to end, packets are kept from the connection before it is
 // read (internal/netlock), until the restore has made it again: the host would
@@ -62,9 +62,9 @@ func (d *Dump) completeOutside(u *inetDump) error {
 // were ended (BeforeKill).
 func (d *Dump) lockNetwork(conns []netlock.Conn) error {
 	name := netlock.NewName()
-	release := func() {}
+	published, release := func() {}, func() {}
 	if d.GuardLock != nil {
-		release = d.GuardLock(name)
+		published, release = d.GuardLock(name)
 	}
 	faultpoint.At("netlock.lock")
 	if err := netlock.Lock(name, conns); err != nil {
@@ -72,7 +72,7 @@ func (d *Dump) lockNetwork(conns []netlock.Conn) error {
 		return err
 	}
 	faultpoint.At("netlock.locked")
-	d.netLock, d.lockReleased = name, sync.OnceFunc(release)
+	d.netLock, d.lockBelongs, d.lockReleased = name, published, sync.OnceFunc(release)
 	d.atClose = append(d.atClose, func() {
 		if !d.keepLock {
 			_ = netlock.Unlock(name)
@@ -84,13 +84,13 @@ func (d *Dump) lockNetwork(conns []netlock.Conn) error {
 
 // saveOutside reads a connection and puts it into the image.
 func (d *Dump) saveOutside(s *inetSock) (err error) {
-	r, done, err := d.enterRepair(s)
+	r, done, err := d.examineTCP(s)
 	if errors.Is(err, unix.EPERM) {
 		d.Refusal(s.f, fmt.Sprintf("a TCP connection from %s to %s, outside the tree: only who has CAP_NET_ADMIN can save it", s.src, s.dst), "run fermata as root")
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("repair mode: %w", err)
+		return fmt.Errorf("its queues: %w", err)
 	}
 	defer done()
 	defer func() { err = errors.Join(err, r.leave()) }()
@@ -109,27 +109,30 @@ func (d *Dump) saveOutside(s *inetSock) (err error) {
 		OptMask: proto.Uint32(uint32(i.Options)), SndWscale: proto.Uint32(uint32(s.tcp.wscale & 0xf)),
 		RcvWscale: proto.Uint32(uint32(s.tcp.wscale >> 4)),
 	}
-	mss, err := unix.GetsockoptInt(r.fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG) // in repair mode: what the handshake agreed on
+	mss, err := r.mss()
 	if err != nil {
-		return fmt.Errorf("TCP_MAXSEG: %w", err)
+		return err
 	}
-	e.MssClamp = proto.Uint32(uint32(mss))
+	e.MssClamp = proto.Uint32(mss)
 	if i.Options&infoTimestamps != 0 {
-		t, err := unix.GetsockoptInt(r.fd, unix.IPPROTO_TCP, unix.TCP_TIMESTAMP)
+		fd, back, err := s.f.borrow()
+		if err != nil {
+			return err
+		}
+		t, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_TIMESTAMP)
+		back()
 		if err != nil {
 			return fmt.Errorf("TCP_TIMESTAMP: %w", err)
 		}
 		e.Timestamp = proto.Uint32(uint32(t))
 	}
-	var w [repairWindowLen]byte
-	n, err := sys.Getsockopt(r.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, w[:])
-	switch {
-	case err == unix.ENOPROTOOPT: // Linux before 4.8: the peer tells its window again
-	case err != nil || n != len(w):
-		return fmt.Errorf("TCP_REPAIR_WINDOW (%d bytes): %w", n, err)
-	default:
+	w, err := r.window()
+	if err != nil {
+		return err
+	}
+	if w != nil { // else, before Linux 4.8, the peer tells its window again
 		for k, to := range []**uint32{&e.SndWl1, &e.SndWnd, &e.MaxWindow, &e.RcvWnd, &e.RcvWup} {
-			*to = proto.Uint32(binary.NativeEndian.Uint32(w[4*k:]))
+			*to = proto.Uint32(w[k])
 		}
 	}
 	x := d.sockExtra(s.f)
@@ -141,44 +144,16 @@ func (d *Dump) saveOutside(s *inetSock) (err error) {
 	return nil
 }
 
-// unacknowledged reads what was sent and not acknowledged, how much at its end
-// was not even sent, and the sequence number behind it, the end of the stream not
-// counted. The peer may acknowledge meanwhile: the program cannot send, so the
-// end stays where it is, and what is read beyond that is sent twice, which does
-// no harm.
-func (r *repaired) unacknowledged() (b []byte, unsent int, end uint32, err error) {
-	if err := r.queue(tcpSendQueue); err != nil {
-		return nil, 0, 0, err
-	}
-	defer func() { err = errors.Join(err, r.queue(tcpNoQueue)) }()
-	if end, err = r.seq(); err != nil {
-		return nil, 0, 0, err
-	}
-	n, err := unix.IoctlGetInt(r.fd, unix.SIOCOUTQ)
+// NetLocks gives the names of the locks on connections that an image depends on.
+func NetLocks(im *image.Image) (names []string) {
+	all, err := image.All[*fm.SockExtra](im, sockExtraPart)
 	if err != nil {
-		return nil, 0, 0, err
+		return nil
 	}
-	if unsent, err = unix.IoctlGetInt(r.fd, siocOutqNsd); err != nil {
-		return nil, 0, 0, fmt.Errorf("SIOCOUTQNSD: %w", err)
-	}
-	if sentFIN(r.s.state()) {
-		end--
-		unsent = max(unsent-1, 0)
-		if unackedFIN(r.s.state()) {
-			n--
+	for _, x := range all {
+		if name := x.GetLock(); name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	if n > 0 {
-		// The first buffer is there as a whole until its last byte is
-		// acknowledged; there must be room for all, or the call fails.
-		b = make([]byte, n+(1<<20))
-		got, _, err := unix.Recvfrom(r.fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if err != nil {
-			return nil, 0, 0, fmt.Errorf("peeking at the send queue: %w", err)
-		}
-		if b = b[:got]; got > n {
-			b = b[got-n:]
-		}
-	}
-	return b, min(unsent, len(b)), end, nil
+	return names
 }

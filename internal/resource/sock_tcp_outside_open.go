@@ -11,6 +11,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/netlock"
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/sys/sockdiag"
 )
 
 // Making connections to the outside again (see sock_tcp_outside.go). Until the
@@ -50,7 +51,16 @@ func (u *inetRestore) connectOut(s *inetEnd) error {
 	if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, unix.TCP_REPAIR_ON); err != nil {
 		return fmt.Errorf("TCP_REPAIR: %w", err)
 	}
-	if err := s.addrError(sys.Bind(s.fd, s.src.sockaddr(s.family()))); err != nil {
+	err := sys.Bind(s.fd, s.src.sockaddr(s.family()))
+	if errors.Is(err, unix.EADDRINUSE) {
+		// Fermata may have died just when the tasks were dead: the connection then
+		// has ended by itself, behind its lock, and nobody has it any more.
+		g, e := sockdiag.GetTCP(s.src.same(), s.dst.same(), s.dst.scope)
+		if e == nil && g.Ino == 0 && sockdiag.DestroyTCP(s.src.same(), s.dst.same(), s.dst.scope) == nil {
+			err = sys.Bind(s.fd, s.src.sockaddr(s.family()))
+		}
+	}
+	if err := s.addrError(err); err != nil {
 		return err
 	}
 	t := s.stream

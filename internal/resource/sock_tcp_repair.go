@@ -7,14 +7,18 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fermata-cr/fermata/internal/faultpoint"
+	"github.com/fermata-cr/fermata/internal/sys"
 )
 
 // Repair mode (TCP_REPAIR): the send queue can be read, the sequence numbers can
 // be read and set, connect(2) makes a connection without a packet, close(2) ends
-// it without one. A connection that stays in it would stall, and entering it
-// forgets SO_REUSEADDR: both are guarded, and the mode is left again within
-// microseconds, without the window probe that leaving it sends by default
-// (TCP_REPAIR_OFF_NO_WP, Linux 4.19).
+// it without one. A connection that stays in it would stall and answer its program
+// with EPERM, and entering it forgets SO_REUSEADDR. So a program's connections
+// enter it only where the kernel's memory cannot be read (sock_tcp_kernel.go): both
+// are guarded then, and the mode is left again within microseconds, without the
+// window probe that leaving it sends by default (TCP_REPAIR_OFF_NO_WP, Linux 4.19).
 
 // Values for TCP_REPAIR_QUEUE (include/uapi/linux/tcp.h).
 const (
@@ -30,7 +34,7 @@ type repaired struct {
 	back []func() error
 }
 
-func (d *Dump) enterRepair(s *inetSock) (*repaired, func(), error) {
+func (d *Dump) enterRepair(s *inetSock) (connReader, func(), error) {
 	fd, done, err := s.f.borrow()
 	if err != nil {
 		return nil, nil, err
@@ -83,30 +87,71 @@ func (r *repaired) seq() (uint32, error) {
 	return uint32(v), nil
 }
 
-// sent reads the send queue and the sequence number behind it, the end of the
-// stream, if it is sent, not counted.
-func (r *repaired) sent() (b []byte, end uint32, err error) {
+// window reads TCP_REPAIR_WINDOW (Linux 4.8).
+func (r *repaired) window() (v []uint32, err error) {
+	var w [repairWindowLen]byte
+	n, err := sys.Getsockopt(r.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, w[:])
+	switch {
+	case err == unix.ENOPROTOOPT:
+		return nil, nil
+	case err != nil || n != len(w):
+		return nil, fmt.Errorf("TCP_REPAIR_WINDOW (%d bytes): %w", n, err)
+	}
+	for k := 0; k < len(w); k += 4 {
+		v = append(v, binary.NativeEndian.Uint32(w[k:]))
+	}
+	return v, nil
+}
+
+// mss reads TCP_MAXSEG, which in repair mode is what the handshake agreed on.
+func (r *repaired) mss() (uint32, error) {
+	v, err := unix.GetsockoptInt(r.fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG)
+	if err != nil {
+		return 0, fmt.Errorf("TCP_MAXSEG: %w", err)
+	}
+	return uint32(v), nil
+}
+
+// unacknowledged reads what was sent and not acknowledged, how much at its end
+// was not even sent, and the sequence number behind it, the end of the stream not
+// counted. The peer may acknowledge meanwhile: the program cannot send, so the
+// end stays where it is, and what is read beyond that is sent twice, which does
+// no harm.
+func (r *repaired) unacknowledged() (b []byte, unsent int, end uint32, err error) {
 	if err := r.queue(tcpSendQueue); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	defer func() { err = errors.Join(err, r.queue(tcpNoQueue)) }()
 	if end, err = r.seq(); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	n, err := unix.IoctlGetInt(r.fd, unix.SIOCOUTQ)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
-	if n > 0 {
-		b = make([]byte, n)
-		if n, _, err = unix.Recvfrom(r.fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT); err != nil {
-			return nil, 0, fmt.Errorf("peeking at the send queue: %w", err)
-		}
+	if unsent, err = unix.IoctlGetInt(r.fd, siocOutqNsd); err != nil {
+		return nil, 0, 0, fmt.Errorf("SIOCOUTQNSD: %w", err)
 	}
 	if sentFIN(r.s.state()) {
 		end--
+		unsent = max(unsent-1, 0)
+		if unackedFIN(r.s.state()) {
+			n--
+		}
 	}
-	return b[:n], end, nil
+	if n > 0 {
+		// The first buffer is there as a whole until its last byte is
+		// acknowledged; there must be room for all, or the call fails.
+		b = make([]byte, n+(1<<20))
+		got, _, err := unix.Recvfrom(r.fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err != nil {
+			return nil, 0, 0, fmt.Errorf("peeking at the send queue: %w", err)
+		}
+		if b = b[:got]; got > n {
+			b = b[got-n:]
+		}
+	}
+	return b, min(unsent, len(b)), end, nil
 }
 
 // received reads the receive queue and the sequence number behind it.
@@ -137,24 +182,22 @@ func (r *repaired) received() ([]byte, uint32, error) {
 	return nil, 0, errors.New("what is received does not come to rest")
 }
 
-// saveRepaired is saveStream of a connection with bytes that are not
-// acknowledged. Each send queue is read before the other end's receive queue:
-// what moves on meanwhile is then in both, and counted once.
-func (d *Dump) saveRepaired(s, peer *inetSock) error {
-	var ends [2]*repaired
-	for i, x := range []*inetSock{s, peer} {
-		r, done, err := d.enterRepair(x)
-		if errors.Is(err, unix.EPERM) {
-			if i > 0 {
-				err = errors.Join(err, ends[0].leave())
-			}
-			return d.waitDrained(s, peer)
-		}
+// saveUnacked is saveStream of a connection with bytes that are not acknowledged.
+// Each send queue is read before the other end's receive queue: what moves on
+// meanwhile is then in both, and counted once.
+func (d *Dump) saveUnacked(s, peer *inetSock) error {
+	var ends [2]connReader
+	both := []*inetSock{s, peer}
+	for i, x := range both {
+		r, done, err := d.examineTCP(x)
 		if err != nil {
 			if i > 0 {
 				err = errors.Join(err, ends[0].leave())
 			}
-			return fmt.Errorf("repair mode: %w", err)
+			if errors.Is(err, unix.EPERM) {
+				return d.waitDrained(s, peer)
+			}
+			return fmt.Errorf("its queues: %w", err)
 		}
 		defer done()
 		ends[i] = r
@@ -164,7 +207,7 @@ func (d *Dump) saveRepaired(s, peer *inetSock) error {
 	var err error
 	for i, r := range ends {
 		if err == nil {
-			out[i], outSeq[i], err = r.sent()
+			out[i], _, outSeq[i], err = r.unacknowledged()
 		}
 	}
 	for i, r := range ends {
@@ -175,12 +218,12 @@ func (d *Dump) saveRepaired(s, peer *inetSock) error {
 	if err = errors.Join(err, ends[0].leave(), ends[1].leave()); err != nil {
 		return err
 	}
-	for i, r := range ends {
+	for i, x := range both {
 		left := int(int32(outSeq[i] - inSeq[1-i])) // sent and not received by the other
 		if left < 0 || left > len(out[i]) {
 			return fmt.Errorf("%d bytes are on their way, %d in the send queue", left, len(out[i]))
 		}
-		d.addStream(r.s, in[i], out[i][len(out[i])-left:], inSeq[i], outSeq[i])
+		d.addStream(x, in[i], out[i][len(out[i])-left:], inSeq[i], outSeq[i])
 	}
 	return nil
 }
@@ -222,51 +265,48 @@ func (d *Dump) waitDrained(s, peer *inetSock) error {
 	}
 }
 
-// BeforeKill makes the connections end without a word when the tasks are killed:
-// with packets, an end that dies later than the other would go on to exist in
-// the kernel for a minute, and keep the addresses from being used again. It must
-// be called last of all, while the tasks stand still. Should this process die
-// before they do, it is undone (Guard); done must be called when they are dead.
-// The connections end with Close.
-func (d *Dump) BeforeKill() (done func(), err error) {
-	var backs []func()
-	done = func() {
-		for _, f := range backs {
-			f()
-		}
-	}
+// BeforeKill sees to it that connections end without a word when the tasks are
+// killed: with packets, an end that dies later than the other would go on to exist
+// in the kernel for a minute, and keep the addresses from being used again. It
+// keeps the connections; done, which must be called when the tasks are dead, makes
+// them end with Close. Until then nothing is changed, so that a program that is
+// not killed after all finds all of them as they were.
+func (d *Dump) BeforeKill() (done func() error, err error) {
 	v, ok := d.values[inetDumpKey{}]
 	if !ok {
-		return done, nil
+		return func() error { return nil }, nil
 	}
 	if d.netLock != "" {
-		d.keepLock = true
-		backs = append(backs, d.lockReleased) // from then on it must outlive this process
+		d.lockBelongs()
 	}
+	var kept []*inetSock
 	for _, s := range v.(*inetDump).order {
 		if s.tcp == nil || !s.dst.addr.IsValid() {
 			continue
 		}
-		fd, err := s.f.Dup() // keeps the connection until Close
-		if err != nil {
-			return done, err
+		if _, e := s.f.Dup(); e != nil { // keeps the connection until Close
+			err = errors.Join(err, e)
+			continue
 		}
-		if d.Guard != nil {
-			if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR); err == nil && v != 0 {
-				backs = append(backs, d.Guard(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, binary.NativeEndian.AppendUint32(nil, uint32(v))))
-			}
-			backs = append(backs, d.Guard(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, binary.NativeEndian.AppendUint32(nil, tcpRepairOffNoWP)))
-		}
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, unix.TCP_REPAIR_ON)
-		if errors.Is(err, unix.EPERM) || s.mptcp() {
-			// Next best: a reset, which leaves nothing behind either.
-			err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		}
-		if err != nil {
-			return done, fmt.Errorf("%s: %w", s.f, err)
-		}
+		kept = append(kept, s)
 	}
-	return done, nil
+	return func() error {
+		if d.netLock != "" {
+			d.keepLock = true
+			d.lockReleased() // from now on it must outlive this process
+		}
+		var errs []error
+		for _, s := range kept {
+			faultpoint.At("kill.connection")
+			err := unix.SetsockoptInt(s.f.dup, unix.IPPROTO_TCP, unix.TCP_REPAIR, unix.TCP_REPAIR_ON)
+			if errors.Is(err, unix.EPERM) || s.mptcp() {
+				// Next best: a reset, which leaves nothing behind either.
+				err = unix.SetsockoptLinger(s.f.dup, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", s.f, err))
+			}
+		}
+		return errors.Join(errs...)
+	}, err
 }
-
-const tcpRepairOffNoWP = ^uint32(0) // TCP_REPAIR_OFF_NO_WP, -1

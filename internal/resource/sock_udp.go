@@ -9,13 +9,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/sys/kmem"
 )
 
 // UDP (udp(7)), UDP-Lite, raw and ping sockets. A datagram that waits in a UDP
-// socket is read with MSG_PEEK and SO_PEEK_OFF as those of unix sockets are (see
-// sock_unix_queue.go), with its sender's address, and where the program asked
-// for it (IP_PKTINFO) the local one; the restore sends it again, from that
-// address. Packets that wait in raw and ping sockets are not kept: their senders
+// socket is read as those of unix sockets are (sock_queue_kernel.go), with its
+// sender's address, and where the program asked for it (IP_PKTINFO) the local one;
+// the restore sends it again, from that address. Packets that wait in raw and ping sockets are not kept: their senders
 // are other machines, and the protocols lose packets by nature; the restore says
 // so.
 
@@ -67,7 +67,17 @@ func (s *inetSock) collectPackets(d *Dump, fd int) (ok bool, err error) {
 		}
 		return true, nil
 	}
-	return true, s.peekDatagrams(d, fd)
+	switch all, err := s.viewDatagrams(d, fd); {
+	case errors.Is(err, kmem.ErrUnavailable):
+		return true, s.peekDatagrams(d, fd)
+	case err != nil:
+		return false, err
+	default:
+		for _, m := range all {
+			d.addMessage(s.f, m)
+		}
+		return true, nil
+	}
 }
 
 // peekDatagrams saves the datagrams that wait.

@@ -9,11 +9,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/sys/kmem"
 )
 
-// The queue of a unix socket, read without taking anything out of it: MSG_PEEK,
-// and for what lies behind the first message SO_PEEK_OFF (Linux 3.4), which is
-// set back at once. Peeking at a message with descriptors makes duplicates of
+// The queue of a unix socket, read without taking anything out of it: from the
+// kernel's memory (sock_queue_kernel.go) where there are several messages and none
+// has descriptors; else by MSG_PEEK, and for what lies behind the first message
+// SO_PEEK_OFF (Linux 3.4), which is set back at once. Peeking at a message with descriptors makes duplicates of
 // these in this process; they are collected like any task's.
 //
 // Two things must be known before a receive, because it would tell an error that
@@ -62,7 +64,7 @@ func (s *unixSock) queue(d *Dump, fd int) error {
 	}
 	if stream {
 		err = r.stream(total, ready&unix.POLLPRI != 0)
-	} else {
+	} else if r.got, err = s.viewDatagrams(d, fd); errors.Is(err, kmem.ErrUnavailable) {
 		err = r.datagrams(total)
 	}
 	if r.back != nil {

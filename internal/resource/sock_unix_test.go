@@ -23,8 +23,9 @@ func socketCase(t *testing.T, name string, check func(t *testing.T, fd func(int)
 	t.Run("left", func(t *testing.T) { check(t, c.dup(t)) })
 	t.Run("restored", func(t *testing.T) {
 		c.t = t
-		must1(c.dump.BeforeKill())()
+		done := must1(c.dump.BeforeKill())
 		c.kill()
+		must(done())
 		c.dump.Close()
 		x := c.restore()
 		for _, n := range x.notes {

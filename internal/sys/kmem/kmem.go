@@ -39,6 +39,8 @@ type Reader struct {
 	prog   *program
 	mapped []byte
 	err    error
+	// Where the machine's memory and the struct page of its pages begin, once known.
+	direct, pages uint64
 }
 
 // Open makes a reader; Close must follow. Errors are ErrUnavailable.
@@ -112,6 +114,12 @@ func (r *Reader) Fail(err error) { r.fail(err) }
 // Bytes reads n bytes.
 func (r *Reader) Bytes(addr uint64, n int) []byte {
 	b := make([]byte, n)
+	r.fill(addr, b)
+	return b
+}
+
+func (r *Reader) fill(addr uint64, b []byte) {
+	n := len(b)
 	for at := 0; at < n && r.err == nil; {
 		k := min(n-at, maxRead)
 		if err := r.prog.read(addr+uint64(at), b[at:at+k]); err != nil {
@@ -121,7 +129,6 @@ func (r *Reader) Bytes(addr uint64, n int) []byte {
 		}
 		at += k
 	}
-	return b
 }
 
 // Object is a structure in the kernel's memory.
@@ -129,16 +136,30 @@ type Object struct {
 	r    *Reader
 	Type string // its name without `struct`
 	Addr uint64 // 0: there is none
+	copy []byte // its bytes, where they have been read at once
 }
 
 // At gives the structure of a type at an address.
-func (r *Reader) At(typ string, addr uint64) Object { return Object{r, typ, addr} }
+func (r *Reader) At(typ string, addr uint64) Object { return Object{r: r, Type: typ, Addr: addr} }
 
 // Nil tells whether there is no object.
 func (o Object) Nil() bool { return o.Addr == 0 }
 
 // As gives the same address as another type: a socket as its protocol's.
-func (o Object) As(typ string) Object { return Object{o.r, typ, o.Addr} }
+func (o Object) As(typ string) Object { return Object{o.r, typ, o.Addr, o.copy} }
+
+// Elsewhere gives the structure of a type at an address that was found in o.
+func (o Object) Elsewhere(typ string, addr uint64) Object { return o.r.At(typ, addr) }
+
+// Read gives the same object with all its bytes, read at once: many members of a
+// large structure cost no more than one. What it refers to is not read.
+func (o Object) Read() Object {
+	o.copy = nil
+	if !o.Nil() {
+		o.copy = o.r.Bytes(o.Addr, o.r.types.sizeOf(o.Type))
+	}
+	return o
+}
 
 // Has tells whether the structure has a member in this kernel.
 func (o Object) Has(path string) bool {
@@ -166,14 +187,19 @@ func (o Object) Array(path string) uint64 {
 
 // Of gives the structure that has this object as a member (container_of).
 func (o Object) Of(typ, path string) Object {
-	x := Object{o.r, typ, 0}
+	x := Object{r: o.r, Type: typ}
 	x.Addr = o.Addr - x.Offset(path)
 	return x
 }
 
 // In gives a member that is a structure itself.
 func (o Object) In(path, typ string) Object {
-	return Object{o.r, typ, o.Addr + o.Offset(path)}
+	off := o.Offset(path)
+	x := Object{r: o.r, Type: typ, Addr: o.Addr + off}
+	if off < uint64(len(o.copy)) {
+		x.copy = o.copy[off:]
+	}
+	return x
 }
 
 // Uint reads a member of at most 8 bytes.
@@ -192,7 +218,11 @@ func (o Object) Uint(path string) uint64 {
 		return 0
 	}
 	var b [8]byte
-	copy(b[:], o.r.Bytes(o.Addr+uint64(f.off), f.size))
+	if f.off+f.size <= len(o.copy) {
+		copy(b[:f.size], o.copy[f.off:])
+	} else {
+		copy(b[:], o.r.Bytes(o.Addr+uint64(f.off), f.size))
+	}
 	v := binary.LittleEndian.Uint64(b[:]) // as all machines are that have an executor
 	if f.bits > 0 {
 		v = v >> f.shift & (1<<f.bits - 1)
@@ -204,7 +234,7 @@ func (o Object) Uint(path string) uint64 {
 func (o Object) Int(path string) int { return int(int32(o.Uint(path))) }
 
 // Ptr follows a pointer.
-func (o Object) Ptr(path, typ string) Object { return Object{o.r, typ, o.Uint(path)} }
+func (o Object) Ptr(path, typ string) Object { return Object{r: o.r, Type: typ, Addr: o.Uint(path)} }
 
 // Bytes reads n bytes from a member on.
 func (o Object) Bytes(path string, n int) []byte {
@@ -308,6 +338,28 @@ func (r *Reader) List(addr uint64, hlist bool) (all []uint64) {
 	return all
 }
 
+// Tree gives, in order, the structures of a type whose member hangs in a tree
+// (struct rb_root, include/linux/rbtree_types.h), as its root.
+func (o Object) Tree(typ, member string) (all []Object) {
+	var over []Object // those whose left side is being looked at
+	for n := o.As("rb_root").Ptr("rb_node", "rb_node"); (!n.Nil() || len(over) > 0) && o.r.err == nil; {
+		for ; !n.Nil() && o.r.err == nil; n = n.Ptr("rb_left", "rb_node") {
+			if over = append(over, n); len(over) > 128 {
+				o.r.fail(fmt.Errorf("%w: a tree that is too deep", ErrChanged))
+			}
+		}
+		if o.r.err != nil || len(all) >= mostItems {
+			o.r.fail(fmt.Errorf("%w: a tree without an end", ErrChanged))
+			break
+		}
+		last := over[len(over)-1]
+		over = over[:len(over)-1]
+		all = append(all, last.Of(typ, member))
+		n = last.Ptr("rb_right", "rb_node")
+	}
+	return all
+}
+
 // Data gives the bytes of a struct sk_buff, in its linear part, its pages and the
 // buffers that hang on it.
 func (o Object) Data() []byte {
@@ -317,15 +369,22 @@ func (o Object) Data() []byte {
 		o.r.fail(fmt.Errorf("%w: a buffer of %d bytes", ErrChanged, size))
 		return nil
 	}
-	b := o.r.Bytes(o.Uint("data"), size-paged)
+	b := make([]byte, size-paged, size)
+	o.r.fill(o.Uint("data"), b)
 	if paged == 0 {
 		return b
 	}
-	info := o.r.At("skb_shared_info", head+o.Uint("end"))
-	at, step := info.Addr+info.Offset("frags"), uint64(o.r.types.sizeOf("skb_frag"))
+	info := o.r.At("skb_shared_info", head+o.Uint("end")).Read()
+	f, step := info.In("frags", "skb_frag"), uint64(o.r.types.sizeOf("skb_frag"))
 	for range info.Uint("nr_frags") {
-		b = append(b, o.r.page(o.r.At("skb_frag", at))...)
-		at += step
+		n := int(f.Uint("len"))
+		if len(b)+n > size {
+			break
+		}
+		b = b[:len(b)+n]
+		o.r.fill(o.r.pageOf(f), b[len(b)-n:])
+		f.Addr += step
+		f.copy = f.copy[min(int(step), len(f.copy)):]
 	}
 	for x := info.Ptr("frag_list", "sk_buff"); !x.Nil() && o.r.err == nil; x = x.Ptr("next", "sk_buff") {
 		b = append(b, x.Data()...)
@@ -336,13 +395,13 @@ func (o Object) Data() []byte {
 	return b
 }
 
-// page reads a skb_frag: a part of one or several pages.
-func (r *Reader) page(f Object) []byte {
+// pageOf gives where a skb_frag begins, which is a part of one or several pages.
+func (r *Reader) pageOf(f Object) uint64 {
 	page := f.Uint("netmem") // since Linux 6.9; before, skb_frag was a bio_vec
 	size := r.types.sizeOf("page")
 	if page&1 != 0 || size == 0 {
 		r.fail(fmt.Errorf("%w: a buffer that is not in the machine's memory", ErrUnavailable))
-		return nil
+		return 0
 	}
-	return r.Bytes(r.pageAddress(page, uint64(size))+f.Uint("offset"), int(f.Uint("len")))
+	return r.pageAddress(page, uint64(size)) + f.Uint("offset")
 }

@@ -39,9 +39,11 @@ var bases = sync.OnceValue(func() map[string]uint64 {
 
 // pageAddress gives where the kernel has the page of a struct page.
 func (r *Reader) pageAddress(page, size uint64) uint64 {
-	direct, first := uint64(directMap), uint64(pageMap)
-	if at := bases()["page_offset_base"]; at != 0 {
-		direct, first = r.Pointer(at), r.Pointer(bases()["vmemmap_base"])
+	if r.direct == 0 {
+		r.direct, r.pages = directMap, pageMap
+		if at := bases()["page_offset_base"]; at != 0 {
+			r.direct, r.pages = r.Pointer(at), r.Pointer(bases()["vmemmap_base"])
+		}
 	}
-	return direct + (page-first)/size*uint64(unix.Getpagesize())
+	return r.direct + (page-r.pages)/size*uint64(unix.Getpagesize())
 }
