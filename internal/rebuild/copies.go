@@ -22,6 +22,12 @@ import (
 // the pages of private memory are read once, and shared copy-on-write by all
 // copies; when the donor goes, they stay. Everything else (files, pipes,
 // sockets, shared memory) each copy gets anew.
+//
+// What a fork costs is the number of pages. So where the program has not said
+// that it wants none, the donor's pages are huge ones wherever one is nearly
+// full, whatever they were before (as the kernel's khugepaged makes them of any
+// program's): a copy that writes to one splits it, and has a page of its own of
+// the usual size.
 
 // CopiesResult is what RunCopies made.
 type CopiesResult struct {
@@ -116,7 +122,8 @@ func (b *builder) closeOwn() {
 }
 
 // makeDonor makes the donor: a child of the seed's parent outside all new
-// namespaces, with the private anonymous memory of the first root.
+// namespaces, with the first root's private memory, anonymous and of files that
+// have their names.
 func (b *builder) makeDonor() error {
 	i := slices.IndexFunc(b.procs, func(p *proc) bool { return p.parent == nil && !p.zombie })
 	if i < 0 {
@@ -125,7 +132,14 @@ func (b *builder) makeDonor() error {
 	d := *b.procs[i]
 	d.areas = nil
 	for _, a := range b.procs[i].areas {
-		if a.special() || a.is(collect.VMAAnonPrivate) && !a.shared() {
+		ok := a.special() || a.is(collect.VMAAnonPrivate) && !a.shared()
+		if a.is(collect.VMAFilePrivate) && !a.is(collect.VMAMemfd) {
+			var err error
+			if ok, err = b.files.Named(a.file()); err != nil {
+				return err
+			}
+		}
+		if ok {
 			d.areas = append(d.areas, a)
 		}
 	}
@@ -137,6 +151,7 @@ func (b *builder) makeDonor() error {
 	d.exec, d.made = e, true
 	b.made = append(b.made, e.TID)
 	b.hosts = map[int]bool{b.seed.pid: true, e.TID: true}
+	b.hugeDonor = true
 	if err := b.buildMM(&d, nil); err != nil {
 		return err
 	}

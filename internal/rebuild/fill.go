@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -53,6 +54,10 @@ type filling struct {
 	// run are pieces of an area with huge pages, one after another in the address
 	// space, that are not sorted yet.
 	run []piece
+	// full are the huge pages, by number, that are to be made in the area without
+	// the program's having asked for any; collapse is where, in all areas.
+	full     map[uint64]bool
+	collapse []span
 	// small: of the fresh pieces, some are in areas where a write would make a
 	// huge page, and fill with zeros what is to come later.
 	small bool
@@ -78,15 +83,21 @@ func (b *builder) fill(p, from *proc, kept []bool) error {
 			continue
 		}
 		before := len(f.fresh)
+		huge := b.hugeIn(p, a)
+		if !huge && !kept[i] && b.hugeDonor && a.fresh() && mayBeHuge(p, a) {
+			f.full = b.fullHuge(p, a)
+		} else {
+			f.full = nil
+		}
 		late := !kept[i] && b.lazyArea(p, a)
 		left := len(p.lazy)
-		empty := !kept[i] && a.fresh() && !b.hugeIn(p, a)
+		empty := !kept[i] && a.fresh() && !huge
 		err := diff(mine, theirs, a.GetStart(), a.GetEnd(), kept[i] && a.inheritable(), func(at, n, off uint64) error {
 			if off >= pagestore.Zero && empty {
 				b.filled(int(n)) // zeros is what a new area has
 				return nil
 			}
-			now := func(x piece) { f.add(x, !kept[i] && a.fresh(), b.hugeIn(p, a)) }
+			now := func(x piece) { f.add(x, !kept[i] && a.fresh(), huge) }
 			if late {
 				b.split(piece{at, n, off}, now, func(x piece) {
 					if len(p.lazy) == left {
@@ -110,9 +121,12 @@ func (b *builder) fill(p, from *proc, kept []bool) error {
 			return err
 		}
 		f.sortRun()
+		for k := range f.full {
+			f.collapse = append(f.collapse, span{k * hugeSize, hugeSize})
+		}
 		if len(f.fresh) > before {
 			f.areas = append(f.areas, a)
-			f.small = f.small || b.hugeIn(p, a)
+			f.small = f.small || huge
 		}
 		if len(p.lazy) > left {
 			p.lazyAreas = append(p.lazyAreas, a)
@@ -136,10 +150,12 @@ var thpAlways = sync.OnceValue(func() bool {
 // hugeIn tells whether the program's own touch would have made huge pages in an
 // area.
 func (b *builder) hugeIn(p *proc, a *area) bool {
-	if p.mm.GetThpDisabled() || !a.is(collect.VMAAnonPrivate) || a.flags()&procfs.VMNoHugePage != 0 {
-		return false
-	}
-	return a.flags()&procfs.VMHugePage != 0 || thpAlways()
+	return mayBeHuge(p, a) && (a.flags()&procfs.VMHugePage != 0 || thpAlways())
+}
+
+// mayBeHuge tells whether the program has nothing against huge pages in an area.
+func mayBeHuge(p *proc, a *area) bool {
+	return !p.mm.GetThpDisabled() && a.is(collect.VMAAnonPrivate) && a.flags()&procfs.VMNoHugePage == 0
 }
 
 // add notes a piece. Of an area with huge pages, whole ones are written, which
@@ -148,6 +164,18 @@ func (b *builder) hugeIn(p *proc, a *area) bool {
 func (f *filling) add(x piece, fresh, huge bool) {
 	if !fresh {
 		f.written = append(f.written, x)
+		return
+	}
+	if len(f.full) > 0 {
+		for x.n > 0 {
+			n := min(x.n, hugeSize-x.at%hugeSize)
+			if now := (piece{x.at, n, x.off}); f.full[x.at/hugeSize] {
+				f.written = append(f.written, now)
+			} else {
+				f.put(now)
+			}
+			x = piece{x.at + n, x.n - n, x.off + n}
+		}
 		return
 	}
 	if !huge {
@@ -206,6 +234,9 @@ func (b *builder) carryOut(p *proc, f *filling) error {
 	} else {
 		f.written = append(f.fresh, f.written...)
 	}
+	if err := b.collapse(p, f.collapse); err != nil {
+		return err
+	}
 	if err := b.pour(f.written, t.write); err != nil {
 		return err
 	}
@@ -218,6 +249,67 @@ func (b *builder) carryOut(p *proc, f *filling) error {
 		q.add("madvise(MADV_DONTNEED)", unix.SYS_MADVISE, d[0], d[1], unix.MADV_DONTNEED)
 	}
 	return q.flush()
+}
+
+const (
+	madvCollapse = 25 // MADV_COLLAPSE, Linux 6.1
+	// collapseMax is how much is asked for at a time: the kernel may have to move
+	// other pages first, and stops being asked when it has no more.
+	collapseMax = 64 << 20
+	// fullPages is of how many pages a huge page must consist to be made: the
+	// others come into being with it.
+	fullPages = hugeSize / sys.PageSize * 7 / 8
+)
+
+// fullHuge finds the huge pages of an area that are full enough.
+func (b *builder) fullHuge(p *proc, a *area) map[uint64]bool {
+	v, pages := p.pages.GetVaddr(), p.pages.GetPages()
+	count := map[uint64]uint64{}
+	first, last := (a.GetStart()+hugeSize-1)/hugeSize, a.GetEnd()/hugeSize
+	i := sort.Search(len(v), func(i int) bool { return v[i]+pages[i]*sys.PageSize > a.GetStart() })
+	for ; i < len(v) && v[i] < a.GetEnd(); i++ {
+		end := min(v[i]+pages[i]*sys.PageSize, a.GetEnd())
+		for at := max(v[i], a.GetStart()); at < end; at = min(end, (at/hugeSize+1)*hugeSize) {
+			count[at/hugeSize] += (min(end, (at/hugeSize+1)*hugeSize) - at) / sys.PageSize
+		}
+	}
+	full := map[uint64]bool{}
+	for k, n := range count {
+		if n >= fullPages && k >= first && k < last {
+			full[k] = true
+		}
+	}
+	return full
+}
+
+// collapse makes huge pages of ranges that nothing is in yet, as far as the
+// kernel has them.
+func (b *builder) collapse(p *proc, ranges []span) error {
+	slices.SortFunc(ranges, func(x, y span) int { return cmp.Compare(x.at, y.at) })
+	for len(ranges) > 0 {
+		n := 1
+		for n < len(ranges) && n < collapseMax/hugeSize && ranges[n].at == ranges[n-1].at+hugeSize {
+			n++
+		}
+		// There must be a page for the kernel to see anything there.
+		first := make([]sys.Range, n)
+		for i := range first {
+			first[i] = sys.Range{Addr: ranges[i].at, Len: 1}
+		}
+		if got, err := sys.WriteMemV(p.host(), make([]byte, n), first); err != nil || got != n {
+			return nil // it will be written all the same
+		}
+		p.exec.Reset()
+		call := p.exec.Add(unix.SYS_MADVISE, ranges[0].at, uint64(n)*hugeSize, madvCollapse)
+		if err := p.exec.Run(); err != nil {
+			return err
+		}
+		if p.exec.Err(call) != nil {
+			return nil
+		}
+		ranges = ranges[n:]
+	}
+	return nil
 }
 
 // pour hands the content of pieces to put, several goroutines at once; what it

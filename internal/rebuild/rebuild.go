@@ -93,6 +93,7 @@ type builder struct {
 
 	seed        *seed
 	donor       *proc // of the memory of copies; nil when there is one tree
+	hugeDonor   bool  // pages are to be huge where they can be: see copies.go
 	region      *tracee.Region
 	scratch     uint64
 	slots       int

@@ -214,6 +214,20 @@ func (r *Restore) inherited(e *fdinfo.FileEntry) (int, bool) {
 	return fd, ok
 }
 
+// Named tells whether a file is a regular one that is opened by its name, and no
+// descriptor of the caller's stands for it: who opens it twice has the same file.
+func (r *Restore) Named(id uint32) (bool, error) {
+	e := r.entries[id]
+	if e == nil || e.GetReg() == nil || e.GetReg().GetMode()&unix.S_IFMT != unix.S_IFREG {
+		return false, nil
+	}
+	if _, ok := r.inherited(e); ok {
+		return false, nil
+	}
+	m, err := r.remapped(id)
+	return m == nil, err
+}
+
 // Set gives Restore a descriptor that a kind opened for another id of its own
 // (the other end of a pipe).
 func (r *Restore) Set(id uint32, fd int) { r.fds[id] = fd }
