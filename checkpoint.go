@@ -305,6 +305,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		if err := thaw(); err != nil {
 			return nil, err
 		}
+		c.col.Expend()
 		faultpoint.At("snapshot.thawed")
 		if err := c.col.Rest(c.out); err != nil {
 			return nil, err

@@ -361,15 +361,16 @@ func (s *supervisor) mutated(root int, img string) bool {
 	return false
 }
 
-// refused checks a refusal: its words, that nothing was written, and that the
-// program can't tell.
+// refused checks a refusal, with --kill and where a snapshot of the memory would
+// be made: its words, that nothing was written, and that the program can't tell.
 func (s *supervisor) refused(root int, img string) {
-	t := s.engine.checkpoint(root, img, true)
-	switch {
-	case t.status == 0:
-		s.failf("the checkpoint was made, but should have been refused with %q", s.spec.Program.Refused)
-	case !strings.Contains(t.stderr, s.spec.Program.Refused):
-		s.failf("the refusal does not say %q, but:\n%s", s.spec.Program.Refused, t.stderr)
+	for _, t := range []tool{s.engine.checkpoint(root, img, true), s.snapshot(root, img)} {
+		switch {
+		case t.status == 0:
+			s.failf("the checkpoint was made, but should have been refused with %q", s.spec.Program.Refused)
+		case !strings.Contains(t.stderr, s.spec.Program.Refused):
+			s.failf("the refusal does not say %q, but:\n%s", s.spec.Program.Refused, t.stderr)
+		}
 	}
 	left, err := os.ReadDir(s.spec.Img)
 	if err != nil {

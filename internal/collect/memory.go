@@ -135,6 +135,9 @@ func (c *Collector) TakeSnapshots() error {
 			subjects, of = append(subjects, s), append(of, t)
 		}
 	}
+	if err := c.unwatched(); err != nil {
+		return err
+	}
 	shots, err := tracee.Snapshots(subjects)
 	if err != nil {
 		if errors.Is(err, tracee.ErrNoSnapshot) {
@@ -147,6 +150,14 @@ func (c *Collector) TakeSnapshots() error {
 		c.Snapshots = c.Snapshots || s != nil
 	}
 	return nil
+}
+
+// Expend says, once the tree goes on, that the snapshots are the first to go if
+// there is not enough memory for all.
+func (c *Collector) Expend() {
+	for _, t := range c.Tasks {
+		t.snapshot.Expendable()
+	}
 }
 
 // CloseSnapshots ends the snapshots. It is harmless to call at any time.
@@ -199,6 +210,9 @@ func (c *Collector) Memory() (*memory.Outgoing, error) {
 		for _, a := range areas {
 			t.held[a] = true
 		}
+		if len(areas) == 0 {
+			continue
+		}
 		pm, err := memory.OpenPagemap(t.At())
 		if err != nil {
 			return nil, err
@@ -247,22 +261,16 @@ func (c *Collector) unforked(t *Task) (out []*Area, err error) {
 		}
 		return out, nil
 	}
-	maps, err := procfs.ReadMaps(t.snapshot.PID)
+	whole, err := t.wholeSnapshot()
 	if err != nil {
 		return nil, err
 	}
-	copied := map[memory.Range]bool{}
-	for i := range maps {
-		copied[memory.Range{Start: maps[i].Start, End: maps[i].End}] = true
-	}
-	for i := range t.Areas {
-		if a := &t.Areas[i]; !copied[memory.Range{Start: a.Start, End: a.End}] {
-			// It is not copied (MADV_DONTFORK), so its flags are not either.
-			if gone, err := c.readFlags(t, t.At()); err != nil || gone != nil {
-				return nil, errors.Join(err, fmt.Errorf("the memory map changed while the program stood still"))
-			}
-			return c.unforked(t)
+	if !whole {
+		// Something is not copied (MADV_DONTFORK), so its flags are not either.
+		if gone, err := c.readFlags(t, t.At()); err != nil || gone != nil {
+			return nil, errors.Join(err, fmt.Errorf("the memory map changed while the program stood still"))
 		}
+		return c.unforked(t)
 	}
 	mine, err := memory.OpenPagemap(t.At())
 	if err != nil {
@@ -274,18 +282,59 @@ func (c *Collector) unforked(t *Task) (out []*Area, err error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	for _, a := range t.own(nil) {
-		r := memory.Range{Start: a.Start, End: a.End}
-		if some, err := theirs.Any(r); err != nil {
-			return nil, err
-		} else if some {
-			continue
-		}
-		if some, err := mine.Any(r); err != nil {
-			return nil, err
-		} else if some {
+	own := t.own(nil)
+	empty, err := t.empty(theirs, own)
+	if err != nil {
+		return nil, err
+	}
+	gone, err := t.empty(mine, empty)
+	if err != nil {
+		return nil, err
+	}
+	none := map[*Area]bool{}
+	for _, a := range gone {
+		none[a] = true
+	}
+	for _, a := range empty {
+		if !none[a] {
 			out = append(out, a) // it was wiped
 		}
+	}
+	return out, nil
+}
+
+// wholeSnapshot tells whether the task's snapshot has every area of the task. Its
+// size says so: a fork leaves out what is not copied, and adds nothing.
+func (t *Task) wholeSnapshot() (bool, error) {
+	m, err := procfs.ReadStatm(t.snapshot.PID)
+	if err != nil {
+		return false, err
+	}
+	n := 2 * t.guest.Region.Size() // it has two views
+	for i := range t.maps {
+		if t.maps[i].Path != "[vsyscall]" {
+			n += t.maps[i].Len()
+		}
+	}
+	return m.Size*sys.PageSize == n, nil
+}
+
+// empty gives those of some areas, in order, that have no pages of their own in
+// pm.
+func (t *Task) empty(pm *memory.Pagemap, areas []*Area) (out []*Area, err error) {
+	for len(areas) > 0 {
+		// Neighbours are asked about together, as in pages.
+		n := 1
+		group := []memory.Range{{Start: areas[0].Start, End: areas[0].End}}
+		for ; n < len(areas) && (areas[n].Start == group[n-1].End || !t.between(group[n-1].End, areas[n].Start)); n++ {
+			group = append(group, memory.Range{Start: areas[n].Start, End: areas[n].End})
+		}
+		first, err := pm.First(group)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, areas[:first]...)
+		areas = areas[min(first+1, n):]
 	}
 	return out, nil
 }

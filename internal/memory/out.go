@@ -125,14 +125,18 @@ func OpenSnapshot(pid int) (*Pagemap, error) {
 	return p, err
 }
 
-// Any tells whether a part of the address space has pages of its own, as Own
-// would find them; it looks no further than the first.
-func (p *Pagemap) Any(r Range) (found bool, err error) {
-	err = p.own([]Range{r}, 1, func(int, uint64, uint64, bool) error { return errFound })
-	if errors.Is(err, errFound) {
-		return true, nil
+// First gives the first of some areas, in ascending order, that has pages of its
+// own, as Own would find them; len(areas) when none has.
+func (p *Pagemap) First(areas []Range) (int, error) {
+	first := len(areas)
+	err := p.own(areas, 1, func(i int, _, _ uint64, _ bool) error {
+		first = i
+		return errFound
+	})
+	if err != nil && !errors.Is(err, errFound) {
+		return 0, err
 	}
-	return false, err
+	return first, nil
 }
 
 var errFound = errors.New("found")

@@ -19,6 +19,11 @@ const (
 	uffdioZeropage   = 0xc020aa04 // _IOWR(0xAA, 0x04, struct uffdio_zeropage)
 	uffdioProtect    = 0xc018aa06 // _IOWR(0xAA, 0x06, struct uffdio_writeprotect)
 
+	// UffdioAPI and UffdioRegister are the requests for calls that a task makes
+	// itself, with UffdEnableArg and UffdRegisterArg.
+	UffdioAPI      = uffdioAPI
+	UffdioRegister = uffdioRegister
+
 	uffdAPI = 0xaa
 
 	// UffdUserModeOnly is a flag of userfaultfd(2), Linux 5.11: faults of the
@@ -37,6 +42,7 @@ const (
 	UffdEventUnmap       = 1 << 6 // 4.11
 	// UffdWPAsync: the kernel itself lifts the protection of a page that is
 	// written to; nobody is told, the page then counts as written (PageWritten).
+	// With it areas of almost any kind can be registered with UffdWP.
 	UffdWPAsync = 1 << 15 // 6.7
 )
 
@@ -89,6 +95,20 @@ func UffdEnable(fd int, features uint64) error {
 func UffdRegister(fd int, start, n, mode uint64) error {
 	a := [4]uint64{start, n, mode}
 	return uffdIoctl(fd, uffdioRegister, unsafe.Pointer(&a))
+}
+
+// UffdEnableArg gives the argument of UffdEnable as the kernel takes it (struct
+// uffdio_api).
+func UffdEnableArg(features uint64) []byte {
+	b := binary.NativeEndian.AppendUint64(make([]byte, 0, 24), uffdAPI)
+	return binary.NativeEndian.AppendUint64(b, features)[:24]
+}
+
+// UffdRegisterArg gives the argument of UffdRegister (struct uffdio_register).
+func UffdRegisterArg(start, n, mode uint64) []byte {
+	b := binary.NativeEndian.AppendUint64(make([]byte, 0, 32), start)
+	b = binary.NativeEndian.AppendUint64(b, n)
+	return binary.NativeEndian.AppendUint64(b, mode)[:32]
 }
 
 // UffdUnregister ends that, and wakes who waits there.

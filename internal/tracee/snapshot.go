@@ -17,9 +17,10 @@ import (
 // stands still to be read, and ends with its tracer.
 //
 // The target must not see that it had a child. So it makes an intermediate that
-// shares its memory (CLONE_VM: no page table is copied), which makes the
-// snapshot and ends: init, or a subreaper outside the tree, is the snapshot's
-// parent then. For the moment of that end the target ignores SIGCHLD, so the
+// shares its memory (CLONE_VM: no page table is copied), gives up everything
+// else that it has of the target's (descriptors, session, process group, working
+// directory), makes the snapshot and ends: init, or a subreaper outside the tree,
+// is the snapshot's parent then. For the moment of that end the target ignores SIGCHLD, so the
 // kernel takes the intermediate away by itself, without a signal, a zombie or a
 // sum in the target's times (do_notify_parent in kernel/signal.c). A SIGCHLD
 // that is already queued would be thrown away by changing the disposition
@@ -61,9 +62,9 @@ type shot struct {
 	gate                      uint64
 	set, zero, ign, old, open uint64
 	info                      [2]uint64
-	// midOn and copyOn: it was let go into its slot and was not waited for. Until
-	// it has got there it reads the batch that made it, in its maker's slot.
-	midOn, copyOn bool
+	// midOn: it was let go into its slot and was not waited for. Until it has got
+	// there it reads the batch that made it, in its maker's slot.
+	midOn bool
 }
 
 const (
@@ -125,7 +126,7 @@ func Snapshots(subjects []Subject) (_ []*Snapshot, err error) {
 	if err := each(shots, (*shot).fork, (*shot).forked); err != nil {
 		return nil, err
 	}
-	if err := each(shots, (*shot).undress, (*shot).undressed); err != nil {
+	if err := each(shots, (*shot).drop, (*shot).dropped); err != nil {
 		return nil, err
 	}
 	out := make([]*Snapshot, len(shots))
@@ -264,7 +265,7 @@ func (s *shot) split() error {
 	}
 	s.mid = &Executor{Slot: slot}
 	s.t.again()
-	const flags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_PTRACE | unix.CLONE_PARENT_SETTID | uint64(unix.SIGCHLD)
+	const flags = unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_PTRACE | unix.CLONE_PARENT_SETTID | uint64(unix.SIGCHLD)
 	n := s.t.spawn(flags, 0, slot.addr)
 	// The kernel itself writes whom the undo list waits for.
 	le.PutUint64(s.t.mem[offCalls+n*callSize+16+8*2:], s.t.argument(undoAt+midWaits, 0))
@@ -295,18 +296,13 @@ func (s *shot) splitDone() error {
 	return sys.Cont(s.mid.TID, 0)
 }
 
-// settled waits until the intermediate and the snapshot are in their slots.
+// settled waits until the intermediate is in its slot.
 func (s *shot) settled() error {
-	var errs []error
-	if s.midOn {
-		s.midOn = false
-		errs = append(errs, s.mid.Wait())
+	if !s.midOn {
+		return nil
 	}
-	if s.copyOn {
-		s.copyOn = false
-		errs = append(errs, s.copy.Wait())
-	}
-	return errors.Join(errs...)
+	s.midOn = false
+	return s.mid.Wait()
 }
 
 // fork starts the snapshot.
@@ -326,78 +322,84 @@ func (s *shot) fork() error {
 		return err
 	}
 	s.copy = &Executor{Slot: slot}
-	s.mid.Reset()
-	s.mid.spawn(unix.CLONE_FILES|unix.CLONE_PTRACE, 0, slot.addr)
-	s.mid.Start()
+	m := s.mid
+	m.Reset()
+	m.Add(unix.SYS_CLOSE_RANGE, 0, 1<<32-1, unshareAll)
+	m.StopOnError(midCloses)
+	m.Add(unix.SYS_SETSID)
+	m.StopOnError(midLeaves)
+	m.Add(unix.SYS_CHDIR, m.PutString("/"))
+	m.Add(unix.SYS_PRCTL, unix.PR_SET_NAME, m.PutString("fermata-memory"))
+	m.spawn(unix.CLONE_FILES|unix.CLONE_FS|unix.CLONE_PTRACE, 0, slot.addr)
+	m.Start()
 	return nil
 }
+
+// Indices of the calls with which the intermediate makes the snapshot.
+const (
+	midCloses = 0
+	midLeaves = 1
+	midForks  = 4
+)
 
 func (s *shot) forked() error {
 	if !s.Snapshot {
 		return nil
 	}
-	if err := s.mid.Wait(); err != nil {
+	m := s.mid
+	if err := m.Wait(); err != nil {
 		return err
 	}
-	if err := s.mid.Err(0); err != nil {
+	for i := midCloses; i <= midLeaves; i++ {
+		if err := m.Err(i); err != nil {
+			return fmt.Errorf("snapshot: %s: %w", m.Describe(i), err)
+		}
+	}
+	if err := m.Err(midForks); err != nil {
 		return fmt.Errorf("%w: clone: %w", ErrNoSnapshot, err)
 	}
-	s.copy.TID = int(s.mid.Result(0))
+	s.copy.TID = int(m.Result(midForks))
 	s.out = &Snapshot{PID: s.copy.TID}
 	faultpoint.At("snapshot.forked")
+	// It stays in the stop that it is born in; nothing is left for it to do.
 	if err := s.copy.stop(); err != nil {
 		return err
 	}
-	if err := sys.SetOptions(s.copy.TID, sys.OptTraceSysgood|sys.OptExitKill); err != nil {
-		return err
-	}
-	s.copy.halted = false
-	s.copyOn = true
-	return sys.Cont(s.copy.TID, 0)
+	return sys.SetOptions(s.copy.TID, sys.OptTraceSysgood|sys.OptExitKill)
 }
 
-// undress takes from the snapshot what it has of the target's besides memory:
-// descriptors, session and process group, working directory.
-func (s *shot) undress() error {
-	if !s.Snapshot {
+// drop takes from the snapshot the areas that it does without.
+func (s *shot) drop() error {
+	if !s.Snapshot || len(s.Drop) == 0 {
 		return nil
 	}
-	if err := s.settled(); err != nil {
-		return err
-	}
-	// Where memory runs out, this one is to go.
-	_ = os.WriteFile("/proc/"+strconv.Itoa(s.out.PID)+"/oom_score_adj", []byte("1000"), 0)
 	e := s.copy
 	e.Reset()
-	e.Add(unix.SYS_CLOSE_RANGE, 0, 1<<32-1, unshareAll)
-	e.StopOnError(0)
-	e.Add(unix.SYS_SETSID)
-	e.StopOnError(1)
-	e.Add(unix.SYS_CHDIR, e.PutString("/"))
-	e.Add(unix.SYS_PRCTL, unix.PR_SET_NAME, e.PutString("fermata-memory"))
 	for _, d := range s.Drop {
 		if !e.Room(1, 0) {
 			break
 		}
 		e.Add(unix.SYS_MUNMAP, d[0], d[1]-d[0])
 	}
+	e.halted = false
+	if err := sys.Cont(e.TID, 0); err != nil {
+		return err
+	}
+	// Until it has got into its slot it reads the batch that made it.
+	if err := e.Wait(); err != nil {
+		return err
+	}
 	e.Start()
 	return nil
 }
 
-func (s *shot) undressed() error {
-	if !s.Snapshot {
+func (s *shot) dropped() error {
+	if !s.Snapshot || len(s.Drop) == 0 {
 		return nil
 	}
 	if err := s.copy.Wait(); err != nil {
 		return err
 	}
-	for i := range 2 {
-		if err := s.copy.Err(i); err != nil {
-			return fmt.Errorf("snapshot: %s: %w", s.copy.Describe(i), err)
-		}
-	}
-	faultpoint.At("snapshot.undressed")
 	return Halt(s.copy)
 }
 
@@ -420,7 +422,7 @@ func finish(shots []*shot) error {
 	}
 	var err error
 	for _, s := range shots {
-		// The slots are written anew now.
+		// The target's slot is written anew now.
 		err = errors.Join(err, s.settled())
 	}
 	err = errors.Join(err, reapers(0))
@@ -469,6 +471,14 @@ func (s *shot) ended() error {
 	}
 	faultpoint.At("snapshot.ended")
 	return s.t.Wait()
+}
+
+// Expendable makes the snapshot the first to go where memory runs out.
+func (s *Snapshot) Expendable() {
+	if s != nil {
+		// Without it the kernel weighs it as it does the target.
+		_ = os.WriteFile("/proc/"+strconv.Itoa(s.PID)+"/oom_score_adj", []byte("1000"), 0)
+	}
 }
 
 // Close ends the snapshot and gives its memory back. It is harmless to call
