@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Coverage renders docs/coverage.md from the programs' headers.
-func Coverage(all []*Program) string {
+// Coverage renders docs/coverage.md from the programs' headers, and what the
+// peers did with them.
+func Coverage(all []*Program, peers *Peers) string {
 	var b strings.Builder
 	b.WriteString(`# What is covered
 
@@ -22,6 +23,9 @@ checkpointed and restored again) and **mutate** (the parts in the last column ar
 after the other: the program must then fail, or the restore be refused).
 The harness also compares what can be seen from outside (memory map,
 descriptors, status, limits, ids) before and after.
+
+What the peers do with the same programs was recorded once, on one machine;
+[comparison.md](comparison.md) says on which, and why they fail.
 
 `)
 	kinds := map[string][]*Program{}
@@ -40,12 +44,12 @@ descriptors, status, limits, ids) before and after.
 	fmt.Fprintf(&b, "%d programs: %d kinds of state brought back, %d refused by name.\n", len(all), len(all)-refused, refused)
 	for _, k := range names {
 		fmt.Fprintf(&b, "\n## %s\n\n", k)
-		b.WriteString("| program | state | users | proven by taking out |\n| --- | --- | --- | --- |\n")
+		b.WriteString("| program | state | users | fermata | CRIU | DMTCP | proven by taking out |\n| --- | --- | --- | --- | --- | --- | --- |\n")
 		for _, p := range kinds[k] {
 			if p.Refused != "" {
 				continue
 			}
-			fmt.Fprintf(&b, "| [%s](../conformance/programs/%s.c) | %s | %s | %s |\n", p.Name, p.Name, cell(p.State), users(p), mutations(p))
+			fmt.Fprintf(&b, "| [%s](../conformance/programs/%s.c) | %s | %s | works | %s | %s | %s |\n", p.Name, p.Name, cell(p.State), users(p), peers.verdict(p.Name, "CRIU"), peers.verdict(p.Name, "DMTCP"), mutations(p))
 		}
 		first := true
 		for _, p := range kinds[k] {

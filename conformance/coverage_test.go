@@ -6,18 +6,25 @@ import (
 	"testing"
 )
 
-// TestCoverageIsCurrent regenerates docs/coverage.md and compares.
+// TestCoverageIsCurrent regenerates docs/coverage.md and docs/comparison.md and
+// compares.
 func TestCoverageIsCurrent(t *testing.T) {
 	all, err := Programs("programs")
 	if err != nil {
 		t.Fatal(err)
 	}
-	have, err := os.ReadFile("../docs/coverage.md")
+	peers, err := RecordedPeers()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(have) != Coverage(all) {
-		t.Error("docs/coverage.md is not what the programs say; run go generate ./conformance")
+	for name, want := range map[string]string{"coverage.md": Coverage(all, peers), "comparison.md": Comparison(all, peers)} {
+		have, err := os.ReadFile("../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(have) != want {
+			t.Errorf("docs/%s is not what the programs and peers.tsv say; run go generate ./conformance", name)
+		}
 	}
 }
 

@@ -244,11 +244,13 @@ type caseSpec struct {
 }
 
 type caseResult struct {
-	OK      bool
-	Skipped string // the program's own reason
-	Busy    bool   // a pid was taken: worth another try
-	Failure string
-	Notes   []string
+	OK bool
+	// Checkpoint and Restore are how long the commands took.
+	Checkpoint, Restore time.Duration
+	Skipped             string // the program's own reason
+	Busy                bool   // a pid was taken: worth another try
+	Failure             string
+	Notes               []string
 }
 
 func (h *harness) run(t *testing.T, p *Program, user, mode, mutation string) {

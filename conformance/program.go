@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-//go:generate go run ./coverage -o ../docs/coverage.md
+//go:generate go run ./coverage -o ../docs
 
 // Program is one conformance program, as its header describes it.
 type Program struct {

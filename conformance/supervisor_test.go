@@ -36,6 +36,8 @@ type supervisor struct {
 	notes  []string
 	before view
 	lost   time.Duration // for which the program was nothing but an image
+	// checkpointed and restored are how long the last commands took.
+	checkpointed, restored time.Duration
 }
 
 // failure ends a case from any depth.
@@ -64,7 +66,7 @@ func supervise(raw string) {
 		r.Skipped = s.run()
 		r.OK = r.Skipped == ""
 	}()
-	r.Notes = s.notes
+	r.Notes, r.Checkpoint, r.Restore = s.notes, s.checkpointed, s.restored
 	if !r.OK && r.Skipped == "" {
 		if log, err := os.ReadFile(filepath.Join(s.spec.Dir, "log")); err == nil && len(log) > 0 {
 			r.Failure += "\nprogram's log: " + tail(string(log))
@@ -112,6 +114,9 @@ func (s *supervisor) setUp() {
 // run is the case itself; it returns why the program cannot run here, if so.
 func (s *supervisor) run() (skipped string) {
 	sysv := s.sysv()
+	if s.spec.Engine == "dmtcp" {
+		return s.runDMTCP()
+	}
 	root := s.startProgram()
 	if why := s.awaitReady(root); why != "" {
 		return why
@@ -175,8 +180,9 @@ func (s *supervisor) run() (skipped string) {
 	return ""
 }
 
-// startProgram starts the program as its user, in a session of its own.
-func (s *supervisor) startProgram() int {
+// startProgram starts the program as its user, in a session of its own, by the
+// launcher's command line if there is one.
+func (s *supervisor) startProgram(launcher ...string) int {
 	log, err := os.OpenFile(filepath.Join(s.spec.Dir, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		s.failf("%v", err)
@@ -205,7 +211,8 @@ func (s *supervisor) startProgram() int {
 		}
 		attr.Sys.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 	}
-	pid, err := syscall.ForkExec(s.spec.Binary, []string{s.spec.Binary, s.spec.Dir}, attr)
+	argv := append(launcher, s.spec.Binary, s.spec.Dir)
+	pid, err := syscall.ForkExec(argv[0], argv, attr)
 	if err != nil {
 		s.failf("starting the program: %v", err)
 	}
@@ -215,7 +222,7 @@ func (s *supervisor) startProgram() int {
 // peer tells whether CRIU has a part in the case. It interrupts calls that
 // fermata lets go on, and what it leaves out is no failure of ours.
 func (s *supervisor) peer() bool {
-	return s.spec.Engine == "criu" || s.spec.Engine == "exchange" && s.spec.Tool != s.spec.Restorer
+	return s.spec.Engine == "criu" || s.spec.Engine == "dmtcp" || s.spec.Engine == "exchange" && s.spec.Tool != s.spec.Restorer
 }
 
 // awaitReady waits until the program's state is set up.
@@ -239,10 +246,14 @@ func (s *supervisor) awaitReady(root int) (skipped string) {
 
 // cycle is one checkpoint, death and restore.
 func (s *supervisor) cycle(root int, img string) {
-	s.mustTool(s.engine.checkpoint(root, img, true))
+	t := s.engine.checkpoint(root, img, true)
+	s.mustTool(t)
+	s.checkpointed = t.took
 	s.awaitDeath(root)
 	s.pause()
-	s.mustTool(s.engine.restore(root, img))
+	t = s.engine.restore(root, img)
+	s.mustTool(t)
+	s.restored = t.took
 	if s.spec.Mode == "lazy" {
 		s.awaitFilled()
 	}
@@ -560,6 +571,7 @@ type tool struct {
 	stdout string
 	stderr string
 	busy   bool
+	took   time.Duration
 }
 
 // command runs one to its end, reaping whatever else ends meanwhile.
@@ -585,6 +597,7 @@ func (s *supervisor) command(args ...string) tool {
 		s.failf("%v", err)
 	}
 	defer stderr.Close()
+	began := time.Now()
 	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{
 		Dir: dir, Env: os.Environ(), Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true},
@@ -594,7 +607,7 @@ func (s *supervisor) command(args ...string) tool {
 	}
 	for end := time.Now().Add(s.spec.Deadline); ; time.Sleep(200 * time.Microsecond) {
 		if st, ok := s.reaped(pid); ok {
-			t.status = st
+			t.status, t.took = st, time.Since(began)
 			break
 		}
 		if time.Now().After(end) {
