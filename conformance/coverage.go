@@ -15,12 +15,14 @@ func Coverage(all []*Program, peers *Peers) string {
 Generated from the headers of conformance/programs/*.c by ` + "`go generate ./conformance`" + `; don't edit.
 
 Each program sets up the state of its line, is checkpointed and killed,
-restored, and then finds its state as it was or fails. It is run in five modes:
+restored, and then finds its state as it was or fails. It is run in these modes:
 **restore** (checkpoint, kill, restore), **left** (checkpointed and left running,
 with and without a snapshot of its memory), **snapshot** (restored from a
 checkpoint that came from a snapshot), **twice** (the restored program is
-checkpointed and restored again) and **mutate** (the parts in the last column are taken out of the image, one
-after the other: the program must then fail, or the restore be refused).
+checkpointed and restored again), **user** (checkpointed and restored by nobody
+himself, into namespaces of his own) and **mutate** (the parts in the last column
+are taken out of the image, one after the other: the program must then fail, or
+the restore be refused).
 The harness also compares what can be seen from outside (memory map,
 descriptors, status, limits, ids) before and after.
 
@@ -68,8 +70,13 @@ What the peers do with the same programs was recorded once, on one machine;
 
 func users(p *Program) string {
 	s := strings.Join(p.Users, ", ")
-	if p.UserWhy != "" {
+	switch {
+	case p.UserWhy != "":
 		s += " (" + cell(p.UserWhy) + ")"
+	case p.User != "":
+		s += "; nobody himself is refused (" + cell(p.User) + ")"
+	case p.NoUser != "":
+		s += "; not tried by nobody himself (" + cell(p.NoUser) + ")"
 	}
 	return s
 }

@@ -44,6 +44,8 @@ func (e fermataEngine) restore(pid int, img string) tool {
 		args = append(args, "--lazy")
 	case "copies":
 		args = append(args, "--copies", "2")
+	case "user":
+		args = append(args, "--pidns")
 	}
 	t := e.s.command(append(args, img)...)
 	t.busy = t.status.Exited() && t.status.ExitStatus() == exitBusy

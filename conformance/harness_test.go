@@ -26,7 +26,7 @@ import (
 
 var (
 	flagEngine   = flag.String("engine", envOr("CONFORMANCE_ENGINE", "fermata"), "what checkpoints and restores: fermata or criu (its path in $CRIU)")
-	flagModes    = flag.String("modes", os.Getenv("CONFORMANCE_MODES"), "comma separated modes to run: none, restore, left, snapshot, twice, chain, lazy, copies, mutate (default: all the engine has, but none)")
+	flagModes    = flag.String("modes", os.Getenv("CONFORMANCE_MODES"), "comma separated modes to run: none, restore, left, snapshot, twice, chain, lazy, copies, user, mutate (default: all the engine has, but none)")
 	flagUsers    = flag.String("users", "", "comma separated users to run as (default: those of the program)")
 	flagIsolate  = flag.Bool("isolate", os.Geteuid() == 0, "run each case in pid, mount, ipc and network namespaces of its own")
 	flagTool     = flag.String("tool", os.Getenv("FERMATA"), "the fermata command to test (default: built from ../cmd/fermata)")
@@ -56,9 +56,9 @@ func TestMain(m *testing.M) {
 
 // allModes in the order they run. "refused" is the only mode of programs that
 // must be refused.
-var allModes = []string{"none", "restore", "left", "snapshot", "twice", "chain", "lazy", "copies", "mutate", "refused"}
+var allModes = []string{"none", "restore", "left", "snapshot", "twice", "chain", "lazy", "copies", "user", "mutate", "refused"}
 
-func modesOf(t testing.TB, p *Program, engine string) []string {
+func modesOf(t testing.TB, p *Program, engine, user string) []string {
 	var def []string
 	switch {
 	case p.Refused != "":
@@ -75,6 +75,9 @@ func modesOf(t testing.TB, p *Program, engine string) []string {
 		}
 		if p.Kind == "memory" && p.NoCopies == "" {
 			def = append(def, "copies")
+		}
+		if user == "nobody" && p.NoUser == "" {
+			def = append(def, "user")
 		}
 	}
 	if *flagModes != "" {
@@ -124,7 +127,7 @@ func TestConformance(t *testing.T) {
 					if user == "root" && os.Geteuid() != 0 {
 						t.Skip("needs root: " + p.UserWhy)
 					}
-					for _, mode := range modesOf(t, p, *flagEngine) {
+					for _, mode := range modesOf(t, p, *flagEngine, user) {
 						t.Run(mode, func(t *testing.T) {
 							if why := p.CRIUCannot(mode); why != "" && *flagEngine == "criu" && !*flagAll {
 								t.Skip("CRIU cannot: " + why)
@@ -298,6 +301,11 @@ func (h *harness) once(t *testing.T, p *Program, bin, user, mode, mutation strin
 	}
 	if user == "nobody" {
 		if err := os.Chown(spec.Dir, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if mode == "user" {
+		if err := os.Chown(spec.Img, nobody, nobody); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -40,7 +40,13 @@ type Program struct {
 	// NoCopies is why two copies of it at once cannot both pass: they meet in
 	// files, or it looks itself up in /proc, which shows other pids.
 	NoCopies string
-	Modes    []string // run only in these modes; empty: all
+	// User is what an ordinary user is told who cannot save or restore it as root
+	// can; empty: he can.
+	User string
+	// NoUser is why it cannot pass in an ordinary user's restore, which is into a
+	// new pid namespace.
+	NoUser string
+	Modes  []string // run only in these modes; empty: all
 	// Pause is how long the program stays dead before it is restored: long
 	// enough that a clock which ran on in the meantime would be noticed.
 	Pause time.Duration
@@ -99,6 +105,10 @@ func ParseHeader(name string, src []byte) (*Program, error) {
 			p.NoCRIU = append(p.NoCRIU, val)
 		case "nocopies":
 			join(&p.NoCopies, val)
+		case "unprivileged":
+			join(&p.User, val)
+		case "nouser":
+			join(&p.NoUser, val)
 		case "modes":
 			p.Modes = append(p.Modes, strings.Fields(val)...)
 		case "pause":

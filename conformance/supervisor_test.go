@@ -152,6 +152,9 @@ func (s *supervisor) run() (skipped string) {
 	case "copies":
 		s.copies(root, img)
 		return ""
+	case "user":
+		s.asUser(root, img)
+		return ""
 	case "mutate":
 		if s.mutated(root, img) {
 			return ""
@@ -317,6 +320,36 @@ func (s *supervisor) copies(root int, img string) {
 		if verdict != "PASS" || status != 0 {
 			s.failf("copy %d: %s; %s", pid, verdict, statusText(status))
 		}
+	}
+	s.allGone()
+}
+
+// asUser is a checkpoint and a restore by the user himself, without privilege:
+// the pids are those of a new namespace. What he cannot save, and root can, is
+// refused in words that say so.
+func (s *supervisor) asUser(root int, img string) {
+	t := s.engine.checkpoint(root, img, true)
+	if want := s.spec.Program.User; want != "" {
+		if t.status == 0 {
+			s.awaitDeath(root)
+			t = s.engine.restore(root, img)
+		}
+		if t.status == 0 || !strings.Contains(t.stderr, want) {
+			s.failf("an ordinary user is not refused with %q, but: %s\n%s", want, statusText(t.status), t.stderr)
+		}
+		return
+	}
+	s.mustTool(t)
+	s.awaitDeath(root)
+	s.pause()
+	t = s.engine.restore(root, img)
+	s.mustTool(t)
+	pid, err := strconv.Atoi(strings.TrimSpace(t.stdout))
+	if err != nil {
+		s.failf("%q is no pid", t.stdout)
+	}
+	if verdict, status := s.finish(pid); verdict != "PASS" || status != 0 {
+		s.failf("%s; %s", verdict, statusText(status))
 	}
 	s.allGone()
 }
@@ -598,10 +631,15 @@ func (s *supervisor) command(args ...string) tool {
 	}
 	defer stderr.Close()
 	began := time.Now()
-	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{
+	attr := &syscall.ProcAttr{
 		Dir: dir, Env: os.Environ(), Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true},
-	})
+	}
+	if s.spec.Mode == "user" {
+		attr.Dir = s.spec.Img
+		attr.Sys.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	pid, err := syscall.ForkExec(args[0], args, attr)
 	if err != nil {
 		s.failf("%s: %v", args[0], err)
 	}

@@ -105,7 +105,7 @@ foreground fermata waits for all copies and ends with the status of the first;
 	f.BoolVar(&detach, "detach", false, "return when the program runs")
 	f.BoolVar(&o.Lazy, "lazy", false, "let the program run before its memory is there")
 	f.IntVar(&o.Copies, "copies", 0, "run the program `N` times, each in a new pid namespace")
-	f.BoolVar(&o.PidNS, "pidns", false, "restore into a new pid namespace")
+	f.BoolVar(&o.PidNS, "pidns", false, "restore into a new pid namespace (an ordinary user must: and into a user namespace)")
 	f.BoolVar(&o.Stopped, "stopped", false, "leave the program stopped, as by SIGSTOP")
 	f.BoolVar(&o.TCPClose, "tcp-close", false, "make connected TCP sockets closed ones")
 	f.StringVar(&files, "files", "strict", "the `MODE` for changed files: strict, rollback or keep")

@@ -4,6 +4,7 @@
 // mutate: ghost_file_entry remap_file_path_entry
 // short: yes
 // nocriu: keeps microseconds of the times of deleted files
+// unprivileged: only root can reach it
 #include "memfile.h"
 #include <dirent.h>
 

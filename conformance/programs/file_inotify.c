@@ -4,6 +4,7 @@
 // mutate: inotify_wd_entry.wd inotify_wd_entry.mask inotify_wd_entry
 // short: yes
 // nocriu: forgets IN_ONESHOT
+// unprivileged: no path was found for watch
 #include "memfile.h"
 #include <sys/inotify.h>
 

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: file_lock_entry.type file_lock_entry
 // short: yes
+// nouser: it looks itself up in /proc, which shows other pids
 #include "memfile.h"
 #include <sys/file.h>
 

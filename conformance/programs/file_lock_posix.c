@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: file_lock_entry.type file_lock_entry
 // short: yes
+// nouser: it looks itself up in /proc, which shows other pids
 #include "memfile.h"
 
 static int lock(int fd, int cmd, int type, off_t start, off_t len)

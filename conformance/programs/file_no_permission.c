@@ -2,6 +2,7 @@
 // state: files open that their owner could not open any more: mode 0, directory closed to everyone, read-only open for writing
 // users: root nobody
 // mutate: reg_file_entry.pos
+// unprivileged: its path cannot be examined
 #include "memfile.h"
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
 // state: pidfds: of a child, of the program itself, of a zombie, of a process that was reaped; non-blocking, in an epoll
 // users: root nobody
 // mutate: pidfd_entry.nspid pidfd_entry
+// nouser: it looks itself up in /proc, which shows other pids
 #include "memfile.h"
 #include <sys/epoll.h>
 

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: pipe_entry.pipe_id pipe_data_entry
 // short: yes
+// nouser: it looks itself up in /proc, which shows other pids
 #include "memfile.h"
 
 static int data[2], ack[2];

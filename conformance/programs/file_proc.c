@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: reg_file_entry.name
 // nocriu: restore: opens a file of /proc before the task is there
+// nouser: it looks itself up in /proc, which shows other pids
 #include "memfile.h"
 
 static void sleeper(void)

@@ -4,6 +4,7 @@
 // mutate: timerfd_entry.vsec timerfd_entry.isec timerfd_entry.ticks timerfd_entry.clockid
 // short: yes
 // nocriu: counts one expiration of a fast timer
+// nouser: it looks itself up in /proc, which shows other pids
 #include "memfile.h"
 #include <poll.h>
 #include <sys/timerfd.h>

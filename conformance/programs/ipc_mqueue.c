@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.mqueue.messages fermata.mqueue.name fermata.mqueue.mode=3 fermata.mqueue.maxmsg=3
 // nocriu: does not know POSIX message queues
+// unprivileged: the kernel's memory cannot be read here
 #include "conformance.h"
 #include <mqueue.h>
 

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.mqueue.notify fermata.mqueue_notify.value=1
 // nocriu: does not know POSIX message queues
+// unprivileged: the kernel's memory cannot be read here
 #include "conformance.h"
 #include <dirent.h>
 #include <mqueue.h>

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.task_extra.undos
 // nocriu: does not know the adjustments
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <sys/sem.h>
 

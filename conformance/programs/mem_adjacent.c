@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: vma_entry.pgoff vma_entry.madv
 // nocriu: makes shared anonymous memory a memfd
+// unprivileged: only root can read shared anonymous memory whole
 #include "memfile.h"
 
 static struct mf_map was, now;

@@ -4,6 +4,7 @@
 // nocopies: the processes of both copies take turns by the same files
 // mutate: vma_entry.shmid part:pages
 // short: yes
+// unprivileged: only root can read shared anonymous memory whole
 #include "memfile.h"
 
 static char *mem;

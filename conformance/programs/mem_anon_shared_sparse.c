@@ -2,6 +2,7 @@
 // state: shared anonymous memory of 1 GiB with a few pages in it, of which some are mapped nowhere any more
 // users: root nobody
 // mutate: part:pages
+// unprivileged: only root can read shared anonymous memory whole
 #include "memfile.h"
 
 int main(int argc, char **argv)

@@ -3,6 +3,7 @@
 // users: root nobody
 // nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages
+// nouser: which pages are shared copy-on-write is known by their frames, which only root can see
 #include "cow.h"
 
 /*

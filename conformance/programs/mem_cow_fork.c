@@ -4,6 +4,7 @@
 // nocopies: pages that both copies share count for less in each
 // mutate: part:pages
 // short: yes
+// nouser: which pages are shared copy-on-write is known by their frames, which only root can see
 #include "cow.h"
 
 static char *p;

@@ -3,6 +3,7 @@
 // users: root nobody
 // nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages
+// unprivileged: only root can read shared anonymous memory whole
 #include "memfile.h"
 
 static char *priv, *shared;

@@ -4,6 +4,7 @@
 // nocopies: both copies write to one file
 // mutate: remap_file_path_entry
 // mutate: vma_entry.shmid
+// unprivileged: only root can reach it
 #include "memfile.h"
 
 int main(int argc, char **argv)

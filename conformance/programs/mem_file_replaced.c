@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: part:pages
 // moving: maps
+// unprivileged: only root can reach it
 #include "memfile.h"
 
 int main(int argc, char **argv)

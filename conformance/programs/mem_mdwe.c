@@ -2,6 +2,7 @@
 // state: process that may not make memory writable and executable (PR_SET_MDWE), with code mapped before; a child that inherited it, one that may
 // users: root nobody
 // mutate: fermata.mm_extra.mdwe
+// unprivileged: only root can read shared anonymous memory whole
 #include "memfile.h"
 
 #define SET_MDWE 65

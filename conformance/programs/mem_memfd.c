@@ -4,6 +4,7 @@
 // nocopies: the processes of both copies take turns by the same files
 // mutate: memfd_file_entry.pos part:pages
 // short: yes
+// unprivileged: only root can reach it
 #include "memfile.h"
 
 static int fd, other;

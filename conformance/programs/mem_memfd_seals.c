@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: memfd_inode_entry.seals
 // nocriu: a writable mapping older than a seal
+// unprivileged: only root can reach it
 #include "memfile.h"
 
 #ifndef F_SEAL_FUTURE_WRITE

@@ -5,6 +5,7 @@
 // mutate: fermata.vma_extra.vmflags
 // short: yes
 // nocriu: drops MLOCK_ONFAULT
+// nouser: it looks itself up in /proc, which shows other pids
 #include "memfile.h"
 
 static char *p[4];

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: part:pages part:shm
 // moving: maps status tasks fds
+// unprivileged: only root can read shared anonymous memory whole
 #include "memfile.h"
 
 /*

@@ -3,6 +3,7 @@
 // users: root nobody
 // nocopies: the processes of both copies take turns by the same files
 // mutate: part:pages ghost_file_entry
+// unprivileged: only root can reach it
 #include "memfile.h"
 
 static char *p;

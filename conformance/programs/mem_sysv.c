@@ -3,6 +3,7 @@
 // users: root nobody
 // nocopies: both would have the same segments; a restore of copies refuses that
 // mutate: part:pages vma_entry.shmid
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <sys/shm.h>
 

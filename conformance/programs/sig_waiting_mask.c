@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: thread_core_entry.blk_sigset
 // nocriu: epoll_pwait ends with EINTR
+// nouser: it looks itself up in /proc, which shows other pids
 #include "conformance.h"
 #include <poll.h>
 #include <sys/epoll.h>

@@ -2,6 +2,7 @@
 // state: MPTCP: a listener, a client of either kind, connections with unread data, half closed, closed by the peer; one not yet accepted
 // users: root nobody
 // mutate: tcp_stream_entry part:tcp-stream inet_sk_entry.proto=6
+// unprivileged: the kernel's memory cannot be read here
 #include "sockaddr.h"
 
 #ifndef IPPROTO_MPTCP

@@ -2,6 +2,7 @@
 // state: connections that their clients have and the listener has not: it waits for their first data (TCP_DEFER_ACCEPT), or its queue was full when that came
 // users: root nobody
 // mutate: fermata.sock_extra.arrived fermata.sock_extra.pending
+// unprivileged: the kernel's memory cannot be read here
 #include "sockaddr.h"
 
 static int deferring(int backlog)

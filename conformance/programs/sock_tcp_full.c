@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: part:tcp-stream
 // nocriu: restore: fails without a packet filter
+// unprivileged: only who has CAP_NET_ADMIN
 #include "sockaddr.h"
 
 static int sk[2];

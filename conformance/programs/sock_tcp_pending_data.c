@@ -2,6 +2,7 @@
 // state: connections not yet accepted whose clients have sent something: a little, more than the server has room for, shut down behind it, closed, reset
 // users: root nobody
 // mutate: fermata.sock_extra.arrived fermata.sock_extra.pending
+// unprivileged: the kernel's memory cannot be read here
 #include "sockaddr.h"
 
 static int client(int l)

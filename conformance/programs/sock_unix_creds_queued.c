@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.sk_packet_extra.pid
 // nocriu: refuses queued credentials
+// nouser: who sent a queued message only root can say again
 #include "sockaddr.h"
 
 static int sk[2];

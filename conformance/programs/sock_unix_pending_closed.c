@@ -2,6 +2,7 @@
 // state: connections not yet accepted whose clients are closed already: with data, without, with a name, with a client left between them
 // users: root nobody
 // mutate: fermata.sock_extra.arrived fermata.sock_extra.pending
+// unprivileged: the kernel's memory cannot be read here
 #include "sockaddr.h"
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
 // state: connections not yet accepted whose clients have sent something: a stream, messages, one shut down behind it, one that has sent nothing
 // users: root nobody
 // mutate: fermata.sock_extra.arrived fermata.sock_extra.pending
+// unprivileged: the kernel's memory cannot be read here
 #include "sockaddr.h"
 
 #define MANY 70000

@@ -2,6 +2,7 @@
 // state: stream pair full in both directions, one asleep in writing to it, one in reading from another
 // users: root nobody
 // mutate: sk_packet_entry
+// nouser: it looks itself up in /proc, which shows other pids
 #include "memfile.h"
 
 static int full[2], empty[2];

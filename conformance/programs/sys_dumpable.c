@@ -2,6 +2,7 @@
 // state: a process that made itself undumpable
 // users: root nobody
 // mutate: mm_entry.dumpable=1
+// unprivileged: not allowed to trace it
 #include "conformance.h"
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
 // state: parent-death signals: set in two children, delivered when the parent ends
 // users: root nobody
 // mutate: thread_core_entry.pdeath_sig
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 /*

@@ -2,6 +2,7 @@
 // state: child subreaper: orphans made after the restore come to it; a child's flag is its own
 // users: root nobody
 // mutate: task_core_entry.child_subreaper
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
 // state: futex waits without a limit: private, shared with another process, priority-inheriting, several at once
 // users: root nobody
 // mutate: user_x86_regs_entry.di=0
+// unprivileged: only root can read shared anonymous memory whole
 #include "conf_waiters.h"
 #include <linux/futex.h>
 

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: user_x86_regs_entry.di=0
 // nocriu: sigwaitinfo ends with EINTR
+// nouser: it looks itself up in /proc, which shows other pids
 #include "conf_waiters.h"
 #include <sys/signalfd.h>
 

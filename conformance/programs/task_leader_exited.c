@@ -2,6 +2,7 @@
 // state: processes whose main thread has exited while others go on: memory, files, directory and a lock; one is a child whose main thread had an exit status of its own
 // users: root nobody
 // mutate: fermata.thread_extra.exited part:pages
+// nouser: it looks itself up in /proc, which shows other pids
 #include "conformance.h"
 
 static char *heap;

@@ -2,6 +2,7 @@
 // state: seccomp filters: one for all threads, one in a thread only, one with a flag, inherited by a child; a new one can still be put on all threads at once
 // users: root nobody
 // mutate: thread_core_entry.seccomp_mode
+// unprivileged: its filters cannot be
 #include "conformance.h"
 #include <linux/filter.h>
 #include <linux/seccomp.h>

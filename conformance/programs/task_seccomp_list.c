@@ -3,6 +3,7 @@
 // users: root nobody
 // checkpoint: --seccomp-risk
 // mutate: thread_core_entry.seccomp_mode
+// unprivileged: its filters cannot be
 #include "conformance.h"
 #include <linux/filter.h>
 #include <linux/seccomp.h>

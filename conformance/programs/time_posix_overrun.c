@@ -4,6 +4,7 @@
 // mutate: task_core_entry.signals_s fermata.posix_timer.missed
 // nocriu: restore: the overruns of a pending timer are lost
 // nocriu: mutate: the overruns of a pending timer are lost
+// nouser: how often a timer has expired meanwhile only root can see
 #include "conformance.h"
 
 int main(int argc, char **argv)

@@ -4,6 +4,7 @@
 // mutate: posix_timer_entry|fermata.posix_timer posix_timer_entry.sival_ptr|fermata.posix_timer.sigval
 // mutate: posix_timer_entry.isec=5|fermata.posix_timer.interval_ns=5 posix_timer_entry.vsec=0|fermata.posix_timer.value_ns=1000000000000000
 // pause: 2s
+// nouser: it looks itself up in /proc, which shows other pids
 #include "conformance.h"
 
 /* The kernel's ids: timer_create's own, 4 bytes. */

@@ -2,6 +2,7 @@
 // state: the jobs of a shell: background groups of several processes each, one of them stopped as a whole
 // users: root nobody
 // mutate: pstree_entry.pgid
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 #define JOBS 4

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: user_x86_regs_entry.ip
 // moving: tasks maps status fds
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 /*

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: task_kobj_ids_entry.files_id=77 task_kobj_ids_entry.vm_id=77
 // nocriu: it refuses processes that share memory
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <linux/kcmp.h>
 

@@ -2,6 +2,7 @@
 // state: processes that share their descriptor table (CLONE_FILES), and one that has its own
 // users: root nobody
 // mutate: task_kobj_ids_entry.files_id=77
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <linux/kcmp.h>
 

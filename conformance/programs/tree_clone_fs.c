@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: task_kobj_ids_entry.fs_id=77
 // nocriu: it refuses tasks that share their fs
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <linux/kcmp.h>
 

@@ -2,6 +2,7 @@
 // state: a chain of forty processes, each the child of the one before
 // users: root nobody
 // mutate: pstree_entry.ppid=0
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 #define DEPTH 40

@@ -5,6 +5,7 @@
 // users: root nobody
 // mutate: mm_entry.mm_brk
 // short: yes
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <sys/auxv.h>
 

@@ -4,6 +4,7 @@
 // mutate: fermata.task_extra.exit_signal=17
 // nocriu: restore: it does not save the exit signal
 // nocriu: mutate: it does not save the exit signal
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 static char stack[2][65536] __attribute__((aligned(16)));

@@ -2,6 +2,7 @@
 // state: a hundred processes in ten families, with memory that each has changed for itself
 // users: root nobody
 // mutate: part:pages
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 #define FAMILIES 10

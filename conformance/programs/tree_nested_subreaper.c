@@ -2,6 +2,7 @@
 // state: subreapers below subreapers: each keeps its own orphans
 // users: root nobody
 // mutate: task_core_entry.child_subreaper pstree_entry.ppid=0
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 static volatile pid_t *n;

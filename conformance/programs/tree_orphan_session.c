@@ -4,6 +4,7 @@
 // mutate: pstree_entry.ppid=0 pstree_entry.pgid
 // nocriu: restore: an orphan in a session of its own gets another parent
 // nocriu: mutate: an orphan in a session of its own gets another parent
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 /*

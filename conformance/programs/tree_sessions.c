@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: pstree_entry.sid pstree_entry.pgid
 // short: yes
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 /*

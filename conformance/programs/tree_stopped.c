@@ -4,6 +4,7 @@
 // mutate: task_core_entry.stop_signo=19|fermata.task_extra.stop_signal=19
 // mutate: fermata.task_extra.stopped_unreported task_core_entry.task_state=1|fermata.task_extra.stop_signal
 // nocriu: it knows no stop but SIGSTOP
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 static const int sigs[] = { SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU };

@@ -2,6 +2,7 @@
 // state: the root of the tree itself is stopped; a child of it is not, and continues it
 // users: root nobody
 // mutate: task_core_entry.task_state=1|fermata.task_extra.stop_signal
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 int main(int argc, char **argv)

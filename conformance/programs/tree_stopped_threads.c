@@ -2,6 +2,7 @@
 // state: a stopped process of several threads, some asleep in system calls, with signals pending
 // users: root nobody
 // mutate: task_core_entry.task_state=1|fermata.task_extra.stop_signal
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 static volatile int *sh; /* 0: threads ready, 1: loops, 2: end, 3: caught */

@@ -4,6 +4,7 @@
 // mutate: pstree_entry.sid pstree_entry.pgid
 // nocriu: restore: members of a session without leader get another parent
 // nocriu: mutate: members of a session without leader get another parent
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 int main(int argc, char **argv)

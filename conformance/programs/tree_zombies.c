@@ -5,6 +5,7 @@
 // short: yes
 // nocriu: restore: exit statuses above 127 and the owners of zombies are lost
 // nocriu: mutate: exit statuses above 127 and the owners of zombies are lost
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 
 static const struct { int exit, signal; } ends[] = { { 0, 0 }, { 1, 0 }, { 255, 0 }, { 0, SIGKILL }, { 0, SIGTERM }, { 0, SIGSEGV }, { 0, 38 } };

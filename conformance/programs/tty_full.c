@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: tty_data_entry fermata.tty_extra.behind
 // nocriu: loses what lies behind
+// unprivileged: more than can be kept
 #include "tty.h"
 
 #define LINES 700

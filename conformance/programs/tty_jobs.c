@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: tty_info_entry.pgrp core_entry
 // nocriu: refuses a task stopped by SIGTSTP
+// nouser: it looks itself up in /proc, which shows other pids
 #include "tty.h"
 
 static struct pty p;

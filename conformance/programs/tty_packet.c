@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: tty_info_entry.packet_mode fermata.tty_extra.packet_status
 // nocriu: adds to the packet
+// unprivileged: the kernel's memory cannot be read here
 #include "tty.h"
 
 static void byte(int fd, int want, const char *what)

@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"errors"
 	"fmt"
 
 	"strings"
@@ -104,6 +105,10 @@ func (c *Collector) area(t *Task, a *Area) error {
 		status |= VMAAnonShared
 		flags |= unix.MAP_ANONYMOUS
 		s, err := c.sharedObject(t, a)
+		if unreachable(err) {
+			refuse("only root can read shared anonymous memory whole", "run fermata as root, or with CAP_CHECKPOINT_RESTORE")
+			break
+		}
 		if err != nil {
 			return err
 		}
@@ -111,6 +116,10 @@ func (c *Collector) area(t *Task, a *Area) error {
 	case strings.HasPrefix(a.Path, "/SYSV"):
 		status |= VMASysV
 		s, err := c.segment(t, a)
+		if unreachable(err) {
+			refuse("only root can read a SysV shared memory segment whole", "run fermata as root, or with CAP_CHECKPOINT_RESTORE")
+			break
+		}
 		if err != nil {
 			return err
 		}
@@ -254,6 +263,10 @@ func madvice(f procfs.VMFlags) (m uint64) {
 	}
 	return m
 }
+
+// unreachable tells whether an object could not be opened through
+// /proc/PID/map_files for want of privilege.
+func unreachable(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) }
 
 // sharedObject notes a shared anonymous object; any of its areas opens it.
 func (c *Collector) sharedObject(t *Task, a *Area) (*Shared, error) {

@@ -50,7 +50,9 @@ func (b *builder) setCreds(q *queue, c *creds.CredsEntry) {
 	for _, g := range c.GetGroups() {
 		groups = le.AppendUint32(groups, g)
 	}
-	q.add("setgroups", unix.SYS_SETGROUPS, uint64(len(c.GetGroups())), e.Put(append(groups, 0)))
+	if !b.userNS { // which has given that up
+		q.add("setgroups", unix.SYS_SETGROUPS, uint64(len(c.GetGroups())), e.Put(append(groups, 0)))
+	}
 	q.add("setresgid", unix.SYS_SETRESGID, uint64(c.GetGid()), uint64(c.GetEgid()), uint64(c.GetSgid()))
 	q.add("setfsgid", unix.SYS_SETFSGID, uint64(c.GetFsgid()))
 	q.add("setresuid", unix.SYS_SETRESUID, uint64(c.GetUid()), uint64(c.GetEuid()), uint64(c.GetSuid()))

@@ -134,7 +134,8 @@ type builder struct {
 	filters *criu_seccomp.SeccompEntry
 	secure  bool // some task runs under seccomp
 
-	own         *procfs.Status
+	own         *procfs.Status // what tasks inherit
+	userNS      bool           // they are in a user namespace of their own
 	ownOOM      int
 	ownLogin    uint32
 	ownSched    sys.SchedAttr
@@ -381,6 +382,9 @@ func (b *builder) readOwn() (err error) {
 
 // check finds every conflict before the first task is made.
 func (b *builder) check() error {
+	if err := b.mayChoose(); err != nil {
+		return err
+	}
 	var busy []error
 	for _, p := range b.procs {
 		if b.opt.PidNS {
@@ -488,6 +492,11 @@ func (b *builder) begin() error {
 	}
 	if err := b.liftTransport(); err != nil {
 		return err
+	}
+	if b.opt.PidNS && !b.privileged() {
+		if err := b.userNamespace(); err != nil {
+			return err
+		}
 	}
 	return b.timeNamespace()
 }

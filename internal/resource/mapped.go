@@ -76,6 +76,7 @@ func (d *Dump) findMapped(f *File, v *procfs.VMA) bool {
 			(v.DevMajor == 0 || unix.Major(uint64(f.Stat.Dev)) == v.DevMajor && unix.Minor(uint64(f.Stat.Dev)) == v.DevMinor)
 	}
 	if same(f.Link) {
+		f.via = f.Link
 		return true
 	}
 	exe := fmt.Sprintf("/proc/%d/exe", f.PID)
