@@ -19,11 +19,19 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/inherited"
+	"github.com/fermata-cr/fermata/internal/pagestore"
 )
 
 // smallCheckpoint saves a program with memory of its own and the content of a
 // removed file, and ends it. It gives the directory, the files in it and the pid.
 func smallCheckpoint(t *testing.T) (dir string, files []string, pid int) {
+	t.Helper()
+	return smallChain(t, CheckpointOptions{})
+}
+
+// smallChain makes checkpoints of that program, one for each set of options, each
+// upon the one before, and keeps the last.
+func smallChain(t *testing.T, how ...CheckpointOptions) (dir string, files []string, pid int) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to choose pids")
@@ -55,9 +63,17 @@ func smallCheckpoint(t *testing.T) (dir string, files []string, pid int) {
 			t.Fatal("the program is not ready")
 		}
 	}
-	dir = filepath.Join(at, "saved")
-	if _, err := Checkpoint(context.Background(), cmd.Process.Pid, CheckpointOptions{To: dir, SaveFiles: true}); err != nil {
-		t.Fatal(err)
+	for i, o := range how {
+		o.Parent, o.To, o.SaveFiles = dir, filepath.Join(at, fmt.Sprint("saved", i)), true
+		if _, err := Checkpoint(context.Background(), cmd.Process.Pid, o); err != nil {
+			t.Fatal(err)
+		}
+		if dir != "" {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dir = o.To
 	}
 	end() // only now: to wait for a child of its own, this process takes its stops too
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -156,6 +172,31 @@ func TestTruncated(t *testing.T) {
 // TestAltered: any one bit of a checkpoint is another.
 func TestAltered(t *testing.T) {
 	dir, files, pid := smallCheckpoint(t)
+	altered(t, dir, files, pid)
+}
+
+// TestAlteredChain: the same of a checkpoint that builds upon others, with files
+// of every codec.
+func TestAlteredChain(t *testing.T) {
+	var how [3]CheckpointOptions
+	how[0].Compression = Compression{Codec: pagestore.Zstd, Level: 1}
+	how[1].Compression = Compression{Codec: pagestore.S2}
+	dir, files, pid := smallChain(t, how[:]...)
+	pages := 0
+	for _, f := range files {
+		if strings.HasPrefix(filepath.Base(f), "pages-") {
+			pages++
+		}
+	}
+	if pages < 2 {
+		t.Errorf("only %d files of pages: %q", pages, files)
+	}
+	altered(t, dir, files, pid)
+}
+
+// altered alters a bit of each file in many places.
+func altered(t *testing.T, dir string, files []string, pid int) {
+	t.Helper()
 	for _, f := range files {
 		whole, err := os.ReadFile(f)
 		if err != nil {

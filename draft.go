@@ -147,7 +147,7 @@ func (d *draft) writePages(c *checkpoint, mem []byte) (err error) {
 		d.bytes += int64(total)
 		return d.writeImagePages(c, mem, done)
 	}
-	o := pagestore.Options{Progress: done}
+	o := pagestore.Options{Progress: done, Compression: c.opt.Compression}
 	if d.below != nil {
 		o.First, o.Parent = d.below.FirstFree(), d.below.Store
 		if o.Twins, err = d.below.Twins(c.col.Image); err != nil {
@@ -179,7 +179,7 @@ func (d *draft) settlePages(c *checkpoint, w *pagestore.Written) error {
 		return err
 	}
 	for _, f := range w.Files {
-		d.written += int64(f.GetSize())
+		d.written += pagestore.Stored(f)
 	}
 	if d.below == nil {
 		d.pages, _ = w.Settle(nil, runs)
@@ -201,7 +201,7 @@ func (d *draft) settlePages(c *checkpoint, w *pagestore.Written) error {
 		}
 	}
 	for _, f := range d.pages {
-		d.bytes += int64(f.GetSize())
+		d.bytes += pagestore.Stored(f)
 	}
 	return nil
 }

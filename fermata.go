@@ -16,6 +16,7 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/pagestore"
 )
 
 // After says what becomes of the target once its checkpoint is published.
@@ -79,6 +80,13 @@ type Progress struct {
 	Total int64  // the same unit; 0 when not known yet
 }
 
+// Compression is how a checkpoint's memory is stored.
+type Compression = pagestore.Compression
+
+// ParseCompression reads "none", "fast" (s2), "zstd" or "zstd:LEVEL" with a level
+// from 1 to 22. The error is ErrUsage.
+func ParseCompression(s string) (Compression, error) { return pagestore.ParseCompression(s) }
+
 // CgroupMode says what Restore does about control groups.
 type CgroupMode int
 
@@ -111,6 +119,8 @@ type CheckpointOptions struct {
 	// is not possible they are copied, and a note says so). Each of the two is
 	// whole by itself and can be removed without harm to the other.
 	Parent string
+	// Compression is how the memory is stored; the zero value stores it as it is.
+	Compression Compression
 	// After says what becomes of the program.
 	After After
 	// ExtraRoots are further processes whose trees belong to the same checkpoint.

@@ -13,6 +13,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/pagestore"
 	"github.com/fermata-cr/fermata/internal/repo"
 )
 
@@ -48,6 +49,10 @@ type InspectedPages struct {
 	Name string `json:"name"`
 	Size int64  `json:"size"`
 	Of   string `json:"of,omitempty"` // id of the earlier checkpoint that wrote it
+	// Codec is how it is stored, "" when it is as it was in memory; Stored the bytes
+	// that the file has.
+	Codec  string `json:"codec,omitempty"`
+	Stored int64  `json:"stored"`
 }
 
 // InspectedProcess is one process of a checkpoint.
@@ -169,7 +174,11 @@ func (in *Inspection) manifest(m *fm.Manifest) {
 	in.Notes = m.GetNotes()
 	in.ID, in.Parent, in.ParentID, in.Links = hex.EncodeToString(m.GetId()), m.GetParent(), hex.EncodeToString(m.GetParentId()), int(m.GetLinks())
 	for _, f := range m.GetStores() {
-		in.PageFiles = append(in.PageFiles, InspectedPages{f.GetName(), int64(f.GetSize()), hex.EncodeToString(f.GetOf())})
+		x := InspectedPages{Name: f.GetName(), Size: int64(f.GetSize()), Of: hex.EncodeToString(f.GetOf()), Stored: pagestore.Stored(f)}
+		if c := pagestore.Codec(f.GetCodec()); c != pagestore.Plain {
+			x.Codec = c.String()
+		}
+		in.PageFiles = append(in.PageFiles, x)
 	}
 	if boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		in.SameBoot = string(bytes.TrimSpace(boot)) == m.GetBootId()

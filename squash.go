@@ -25,6 +25,9 @@ type SquashOptions struct {
 	// To is the directory of the new checkpoint. It must not exist. Empty: the new
 	// one takes the place of the old one.
 	To string
+	// Compression is how its memory is stored; nil: as that of the old one's newest
+	// file.
+	Compression *Compression
 	// Progress, when set, is called as pages are written.
 	Progress func(Progress)
 }
@@ -66,7 +69,7 @@ func Squash(ctx context.Context, dir string, o SquashOptions) (_ *SquashResult, 
 			return nil, fault.Errorf(fault.ErrUsage, "%s holds the name %s of a removed file, which goes with the first of two checkpoints: squash it in its place", dir, name)
 		}
 	}
-	r := &SquashResult{Ref: final, Links: int(p.Manifest.GetLinks()), Before: int64(p.Store.Size())}
+	r := &SquashResult{Ref: final, Links: int(p.Manifest.GetLinks()), Before: p.Stored()}
 	work := fmt.Sprintf("%s.partial-%d", final, os.Getpid())
 	if err := os.Mkdir(work, 0o700); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -90,7 +93,14 @@ func Squash(ctx context.Context, dir string, o SquashOptions) (_ *SquashResult, 
 			}
 		}
 	}()
-	r.Written, err = p.Squash(work, pagestore.Options{Context: ctx, Progress: func(n int64) { progress <- n }})
+	var how Compression
+	if files := p.Manifest.GetStores(); len(files) > 0 {
+		how = pagestore.CompressionOf(files[len(files)-1])
+	}
+	if o.Compression != nil {
+		how = *o.Compression
+	}
+	r.Written, err = p.Squash(work, pagestore.Options{Context: ctx, Compression: how, Progress: func(n int64) { progress <- n }})
 	close(progress)
 	<-reported
 	if err != nil {

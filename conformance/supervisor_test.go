@@ -263,13 +263,13 @@ func (s *supervisor) cycle(root int, img string) {
 	s.compare("restored")
 }
 
-// chain restores a checkpoint that builds upon one that has gone, and another
-// that builds upon that, made a full one before.
+// chain restores a compressed checkpoint that builds upon a plain one that has
+// gone, and another that builds upon that, made a full one before.
 func (s *supervisor) chain(root int, first string) {
 	s.mustTool(s.engine.checkpoint(root, first, false))
 	second, third := filepath.Join(s.spec.Img, "b"), filepath.Join(s.spec.Img, "c")
-	build := func(on, to string) {
-		args := append([]string{s.spec.Tool, "checkpoint", "--to", to, "--parent", on, "--kill"}, s.spec.Program.Checkpoint...)
+	build := func(on, to, how string) {
+		args := append([]string{s.spec.Tool, "checkpoint", "--to", to, "--parent", on, "--compress=" + how, "--kill"}, s.spec.Program.Checkpoint...)
 		s.mustTool(s.command(append(args, itoa(root))...))
 		s.awaitDeath(root)
 		if err := os.RemoveAll(on); err != nil {
@@ -277,10 +277,10 @@ func (s *supervisor) chain(root int, first string) {
 		}
 		s.pause()
 	}
-	build(first, second)
+	build(first, second, "fast")
 	s.mustTool(s.engine.restore(root, second))
 	s.compare("restored from a chain")
-	build(second, third)
+	build(second, third, "zstd")
 	s.mustTool(s.command(s.spec.Tool, "squash", third))
 	s.mustTool(s.engine.restore(root, third))
 	s.compare("restored from a squashed chain")

@@ -20,6 +20,7 @@ func newCheckpoint() *cobra.Command {
 		o          fermata.CheckpointOptions
 		to         string
 		parent     string
+		compress   string
 		snapshot   string
 		lock       string
 		kill, stop bool
@@ -78,6 +79,12 @@ The last line of stdout is the REF of the new checkpoint.`),
 				return fault.Errorf(fault.ErrUsage, "--snapshot: %q is none of auto, always, never", snapshot)
 			}
 			o.Snapshot = mode
+			if compress != "" {
+				var err error
+				if o.Compression, err = fermata.ParseCompression(compress); err != nil {
+					return fmt.Errorf("--compress: %w", err)
+				}
+			}
 			if c.Flags().Changed("parent") {
 				dir, err := resolve(parent)
 				if err != nil {
@@ -95,6 +102,7 @@ The last line of stdout is the REF of the new checkpoint.`),
 	f := c.Flags()
 	f.StringVar(&to, "to", "", "`REF` of the new checkpoint (default a new name in the repository)")
 	f.StringVar(&parent, "parent", "", "build upon the earlier checkpoint `REF`: write only memory that differs from it")
+	compressFlag(c, &compress)
 	f.BoolVar(&kill, "kill", false, "end the program once the checkpoint is complete")
 	f.BoolVar(&stop, "stop", false, "leave the program stopped, as by SIGSTOP")
 	f.IntVar(&o.Session, "session", 0, "add every process of the session `SID`")
@@ -109,6 +117,13 @@ The last line of stdout is the REF of the new checkpoint.`),
 	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "give up when the program cannot be stopped within this `TIME`")
 	asJSON = jsonFlag(c)
 	return c
+}
+
+// compressFlag adds --compress to a verb.
+func compressFlag(c *cobra.Command, to *string) {
+	c.Flags().StringVar(to, "compress", "", "store the memory compressed: `HOW` is fast (without a value, too), zstd, zstd:LEVEL (1 to 22) or none")
+	c.Flags().Lookup("compress").NoOptDefVal = "fast"
+	c.RegisterFlagCompletionFunc("compress", cobra.FixedCompletions([]string{"fast", "zstd", "none"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 var snapshotModes = map[string]fermata.SnapshotMode{

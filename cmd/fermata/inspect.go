@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -80,6 +81,15 @@ func showInspection(w io.Writer, in *fermata.Inspection, brief bool) error {
 	out.f("stopped for %s\n", short(in.Frozen))
 	if in.Links > 0 {
 		out.f("builds upon %s, %s below it; %s are in files that it shares\n", clean(in.Parent), plural(in.Links, "checkpoint"), size(in.Shared))
+	}
+	codecs := map[string]int64{}
+	for _, f := range in.PageFiles {
+		if f.Codec != "" {
+			codecs[f.Codec] += f.Stored
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(codecs)) {
+		out.f("compressed  %s with %s\n", size(codecs[name]), name)
 	}
 	for _, n := range in.Notes {
 		out.f("note        %s\n", clean(n))

@@ -12,6 +12,7 @@ import (
 
 func newSquash() *cobra.Command {
 	var asJSON *bool
+	var compress string
 	c := &cobra.Command{
 		Use:   "squash [flags] REF [NEWREF]",
 		Short: "Make a full checkpoint of one that builds upon others",
@@ -37,6 +38,13 @@ no checkpoint needs any more, and makes a long chain a short one.`),
 			ref := args[len(args)-1]
 			bar := newProgress(c.ErrOrStderr())
 			o := fermata.SquashOptions{Progress: bar.callback()}
+			if compress != "" {
+				how, err := fermata.ParseCompression(compress)
+				if err != nil {
+					return fmt.Errorf("--compress: %w", err)
+				}
+				o.Compression = &how
+			}
 			if len(args) == 2 {
 				if o.To, err = resolve(ref); err != nil {
 					return err
@@ -71,6 +79,7 @@ no checkpoint needs any more, and makes a long chain a short one.`),
 			return err
 		},
 	}
+	compressFlag(c, &compress)
 	asJSON = jsonFlag(c)
 	return c
 }

@@ -367,6 +367,14 @@ func Copy(to string, from *os.File) (n int64, err error) {
 	return n, nil
 }
 
+// Stored gives the bytes of the parent's files of pages.
+func (p *Parent) Stored() (n int64) {
+	for _, f := range p.Manifest.GetStores() {
+		n += pagestore.Stored(f)
+	}
+	return n
+}
+
 // Links tells how many checkpoints are below one that builds upon p.
 func (p *Parent) Links() uint32 {
 	if p == nil {

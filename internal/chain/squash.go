@@ -102,7 +102,7 @@ func (p *Parent) Squash(dir string, o pagestore.Options) (n int64, err error) {
 	p.Manifest.Stores, _ = w.Settle(nil, runs)
 	p.Manifest.Parent, p.Manifest.ParentId, p.Manifest.Links = nil, nil, nil
 	for _, f := range p.Manifest.Stores {
-		n += int64(f.GetSize())
+		n += pagestore.Stored(f)
 	}
 	if err := p.takeFiles(dir); err != nil {
 		return 0, err

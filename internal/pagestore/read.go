@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -31,6 +32,7 @@ type storeFile struct {
 	*fm.StoreFile
 	base uint64
 	f    *os.File
+	at   []uint64      // of a file with a codec: where each chunk is stored, and where the last ends
 	good []atomic.Bool // chunks that were summed and are right; nil: there are no sums
 }
 
@@ -49,24 +51,70 @@ func OpenWith(files []*fm.StoreFile, open func(name string) (*os.File, error)) (
 		}
 	}()
 	for _, d := range files {
-		if d.GetName() != filepath.Base(d.GetName()) || d.GetChunk() == 0 || uint64(len(d.GetCrc())) != (d.GetSize()+uint64(d.GetChunk())-1)/uint64(d.GetChunk()) {
+		if !sensible(d, s.total) {
 			return nil, fault.Errorf(fault.ErrDamaged, "page store %q: description does not fit", d.GetName())
 		}
 		f, err := open(d.GetName())
 		if err != nil {
 			return nil, fault.Wrap(fault.ErrDamaged, fmt.Errorf("page store: %w", err))
 		}
-		s.files = append(s.files, &storeFile{StoreFile: d, base: s.total, f: f, good: make([]atomic.Bool, len(d.GetCrc()))})
+		x := &storeFile{StoreFile: d, base: s.total, f: f, good: make([]atomic.Bool, len(d.GetCrc()))}
+		s.files = append(s.files, x)
 		s.total += d.GetSize()
+		if d.GetCodec() != 0 {
+			x.at = make([]uint64, 1, len(d.GetStored())+1)
+			for i, n := range d.GetStored() {
+				x.at = append(x.at, x.at[i]+uint64(n))
+			}
+		}
 		st, err := f.Stat()
-		if err == nil && st.Size() != int64(d.GetSize()) {
-			err = fault.Errorf(fault.ErrDamaged, "page store %s: %d bytes where %d were written", f.Name(), st.Size(), d.GetSize())
+		if want := Stored(d); err == nil && st.Size() != want {
+			err = fault.Errorf(fault.ErrDamaged, "page store %s: %d bytes where %d were written", f.Name(), st.Size(), want)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// maxChunk bounds what one chunk makes a reader take into memory.
+const maxChunk = 64 << 20
+
+// sensible tells whether a file can be as it is described, behind base bytes of
+// others.
+func sensible(d *fm.StoreFile, base uint64) bool {
+	size, chunk := d.GetSize(), uint64(d.GetChunk())
+	if d.GetName() != filepath.Base(d.GetName()) || chunk == 0 || chunk > maxChunk || size > 1<<60 || base+size > 1<<60 {
+		return false
+	}
+	n := (size + chunk - 1) / chunk
+	if uint64(len(d.GetCrc())) != n {
+		return false
+	}
+	if d.GetCodec() == 0 {
+		return len(d.GetStored()) == 0
+	}
+	if d.GetCodec() > uint32(Zstd) || uint64(len(d.GetStored())) != n {
+		return false
+	}
+	for i, k := range d.GetStored() {
+		if k == 0 || uint64(k) > min(chunk, size-uint64(i)*chunk) {
+			return false
+		}
+	}
+	return true
+}
+
+// Stored gives the bytes that a file of a store has.
+func Stored(d *fm.StoreFile) (n int64) {
+	if d.GetCodec() == 0 {
+		return int64(d.GetSize())
+	}
+	for _, k := range d.GetStored() {
+		n += int64(k)
+	}
+	return n
 }
 
 // OpenPlain opens files of page contents as one store, in their order. There are
@@ -127,6 +175,7 @@ type Reader struct {
 	start uint64     // from here in the file on,
 	held  []byte     // these bytes
 	buf   []byte
+	raw   []byte // a chunk as it is stored, of a file with a codec
 }
 
 // buffers are mapped memory, which never moves and is given to system calls by
@@ -177,6 +226,12 @@ func (r *Reader) At(off, n uint64) ([]byte, error) {
 	end := min((chunk+1)*c, f.GetSize())
 	to := min(from+n, end)
 	if r.file != f || from < r.start || to > r.start+uint64(len(r.held)) {
+		if f.at != nil {
+			if err := r.unpack(f, chunk, end-chunk*c); err != nil {
+				return nil, err
+			}
+			return r.held[from-r.start : to-r.start : to-r.start], nil
+		}
 		// Of a chunk that is known to be right only what is wanted is read.
 		start, stop := chunk*c, end
 		known := f.good == nil || f.good[chunk].Load()
@@ -197,9 +252,35 @@ func (r *Reader) At(off, n uint64) ([]byte, error) {
 	return r.held[from-r.start : to-r.start : to-r.start], nil
 }
 
-// read fills the buffer with bytes of a file.
-func (r *Reader) read(f *storeFile, start, stop uint64) error {
-	n := int(stop - start)
+// unpack fills the buffer with a chunk of n bytes of a file with a codec.
+func (r *Reader) unpack(f *storeFile, chunk, n uint64) error {
+	r.reserve(int(n))
+	from, size := f.at[chunk], f.at[chunk+1]-f.at[chunk]
+	if uint64(len(r.raw)) < size {
+		r.raw = make([]byte, max(size, packedChunk))
+	}
+	stored := r.raw[:size]
+	if err := f.pread(stored, from); err != nil {
+		return err
+	}
+	bad := func(why error) error {
+		return fault.Errorf(fault.ErrDamaged, "page store %s: bytes %#x to %#x are not what was written (%w)", f.f.Name(), from, from+size, why)
+	}
+	if !f.good[chunk].Load() {
+		if crc32.Checksum(stored, image.Castagnoli) != f.GetCrc()[chunk] {
+			return bad(errors.New("checksum"))
+		}
+		f.good[chunk].Store(true)
+	}
+	if err := unpack(Codec(f.GetCodec()), r.buf[:n:n], stored); err != nil {
+		return bad(err)
+	}
+	r.file, r.start, r.held = f, chunk*uint64(f.GetChunk()), r.buf[:n]
+	return nil
+}
+
+// reserve makes room for n bytes; the buffer holds nothing then.
+func (r *Reader) reserve(n int) {
 	r.file = nil
 	if len(r.buf) < n {
 		r.Close()
@@ -210,9 +291,24 @@ func (r *Reader) read(f *storeFile, start, stop uint64) error {
 			r.buf = make([]byte, n)
 		}
 	}
+}
+
+// read fills the buffer with bytes of a plain file.
+func (r *Reader) read(f *storeFile, start, stop uint64) error {
+	n := int(stop - start)
+	r.reserve(n)
 	r.held = r.buf[:n]
-	for done := 0; done < n; {
-		k, err := unix.Pread(int(f.f.Fd()), r.held[done:], int64(start)+int64(done))
+	if err := f.pread(r.held, start); err != nil {
+		return err
+	}
+	r.file, r.start = f, start
+	return nil
+}
+
+// pread fills b with the file's bytes from start on.
+func (f *storeFile) pread(b []byte, start uint64) error {
+	for done := 0; done < len(b); {
+		k, err := unix.Pread(int(f.f.Fd()), b[done:], int64(start)+int64(done))
 		switch {
 		case err == unix.EINTR:
 		case err == nil && k == 0:
@@ -222,7 +318,6 @@ func (r *Reader) read(f *storeFile, start, stop uint64) error {
 		}
 		done += max(k, 0)
 	}
-	r.file, r.start = f, start
 	return nil
 }
 

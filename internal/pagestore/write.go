@@ -29,6 +29,8 @@ type Options struct {
 	Twins  []Twin
 	// Context, if not nil, ends the writing.
 	Context context.Context
+	// Compression is how the new files are stored.
+	Compression Compression
 	// Progress, if not nil, gets the bytes of each finished piece.
 	Progress func(int64)
 }
@@ -88,7 +90,7 @@ func write(dir string, total uint64, reader func() (source, func(), error), o Op
 				return
 			}
 			defer done()
-			out[i] = &writer{dir: dir, name: fmt.Sprintf("pages-%d", o.First+i), o: &o}
+			out[i] = &writer{dir: dir, name: fmt.Sprintf("pages-%d", o.First+i), o: &o, enc: encoder{c: o.Compression}}
 			errs[i] = out[i].run(at, size, next)
 		}
 		if i == len(sizes)-1 {
@@ -128,10 +130,15 @@ type writer struct {
 	dir, name string
 	o         *Options
 	f         *os.File
-	pos       uint64 // bytes of the file so far
+	pos       uint64 // bytes of content so far
+	disk      uint64 // bytes of the file so far
 	crc       uint32 // of its last chunk so far
 	crcs      []uint32
-	vec       [][]byte // to be written at pos - their length
+	vec       [][]byte // to be written at disk
+	enc       encoder
+	chunk     []byte   // of a file with a codec: what is not packed yet
+	packed    []byte   // and what is not written yet
+	stored    []uint32 // bytes of each packed chunk
 	moves     []move
 	twin      int // the first of o.Twins that is not behind
 	below     *Reader
@@ -148,6 +155,7 @@ func (w *writer) run(at, size uint64, next source) (err error) {
 		if w.below != nil {
 			w.below.Close()
 		}
+		w.enc.close()
 	}()
 	for off := at; off < at+size; off += Chunk {
 		if w.o.Context != nil && w.o.Context.Err() != nil {
@@ -164,14 +172,24 @@ func (w *writer) run(at, size uint64, next source) (err error) {
 			w.o.Progress(int64(len(b)))
 		}
 	}
-	if w.pos%Chunk != 0 {
+	switch {
+	case len(w.chunk) > 0:
+		if err := w.pack(w.chunk); err != nil {
+			return err
+		}
+		return w.flush()
+	case w.enc.c.Codec == Plain && w.pos%Chunk != 0:
 		w.crcs = append(w.crcs, w.crc)
 	}
 	return nil
 }
 
 func (w *writer) describe() *fm.StoreFile {
-	return &fm.StoreFile{Name: proto.String(w.name), Size: proto.Uint64(w.pos), Chunk: proto.Uint32(Chunk), Crc: w.crcs}
+	f := &fm.StoreFile{Name: proto.String(w.name), Size: proto.Uint64(w.pos), Chunk: proto.Uint32(uint32(w.enc.c.chunkSize())), Crc: w.crcs}
+	if w.enc.c.Codec != Plain {
+		f.Codec, f.Stored = proto.Uint32(uint32(w.enc.c.Codec)), w.stored
+	}
+	return f
 }
 
 var zeros [sys.PageSize]byte
@@ -179,7 +197,6 @@ var zeros [sys.PageSize]byte
 // piece writes what must be written of some pages, and notes where all of them
 // are.
 func (w *writer) piece(off uint64, b []byte) error {
-	start := w.pos
 	any := false
 	for i := range len(b) / sys.PageSize {
 		w.to[i] = 0
@@ -193,28 +210,38 @@ func (w *writer) piece(off uint64, b []byte) error {
 		any = true
 	}
 	if !any {
-		w.keep(off, b)
+		if err := w.keep(off, b); err != nil {
+			return err
+		}
 	} else {
 		from := 0 // pages from here on must be written
 		for i := range len(b) / sys.PageSize {
 			if w.to[i] == 0 {
 				continue
 			}
-			w.keep(off+uint64(from)*sys.PageSize, b[from*sys.PageSize:i*sys.PageSize])
+			if err := w.keep(off+uint64(from)*sys.PageSize, b[from*sys.PageSize:i*sys.PageSize]); err != nil {
+				return err
+			}
 			w.move(off+uint64(i)*sys.PageSize, sys.PageSize, w.to[i])
 			from = i + 1
 		}
-		w.keep(off+uint64(from)*sys.PageSize, b[from*sys.PageSize:])
+		if err := w.keep(off+uint64(from)*sys.PageSize, b[from*sys.PageSize:]); err != nil {
+			return err
+		}
 	}
-	return w.flush(start)
+	return w.flush()
 }
 
 // keep takes bytes into the file: sums them and has them written.
-func (w *writer) keep(off uint64, b []byte) {
+func (w *writer) keep(off uint64, b []byte) error {
 	if len(b) == 0 {
-		return
+		return nil
 	}
 	w.move(off, uint64(len(b)), w.pos)
+	if w.enc.c.Codec != Plain {
+		w.pos += uint64(len(b))
+		return w.gather(b)
+	}
 	w.vec = append(w.vec, b)
 	for len(b) > 0 {
 		n := min(uint64(len(b)), Chunk-w.pos%Chunk)
@@ -225,6 +252,40 @@ func (w *writer) keep(off uint64, b []byte) {
 		}
 		b = b[n:]
 	}
+	return nil
+}
+
+// gather packs whole chunks and keeps the rest.
+func (w *writer) gather(b []byte) error {
+	for len(b) > 0 {
+		if len(w.chunk) == 0 && len(b) >= packedChunk {
+			if err := w.pack(b[:packedChunk]); err != nil {
+				return err
+			}
+			b = b[packedChunk:]
+			continue
+		}
+		n := min(len(b), packedChunk-len(w.chunk))
+		w.chunk, b = append(w.chunk, b[:n]...), b[n:]
+		if len(w.chunk) == packedChunk {
+			if err := w.pack(w.chunk); err != nil {
+				return err
+			}
+			w.chunk = w.chunk[:0]
+		}
+	}
+	return nil
+}
+
+// pack packs one chunk; the sum is that of what is stored.
+func (w *writer) pack(chunk []byte) (err error) {
+	at := len(w.packed)
+	if w.packed, err = w.enc.pack(w.packed, chunk); err != nil {
+		return err
+	}
+	w.stored = append(w.stored, uint32(len(w.packed)-at))
+	w.crcs = append(w.crcs, crc32.Checksum(w.packed[at:], image.Castagnoli))
+	return nil
 }
 
 func (w *writer) move(from, n, to uint64) {
@@ -238,8 +299,12 @@ func (w *writer) move(from, n, to uint64) {
 	w.moves = append(w.moves, move{from, n, to})
 }
 
-// flush writes what was kept, at start in the file.
-func (w *writer) flush(start uint64) error {
+// flush writes what was kept.
+func (w *writer) flush() error {
+	if len(w.packed) > 0 {
+		w.vec = append(w.vec, w.packed)
+		w.packed = w.packed[:0]
+	}
 	if len(w.vec) == 0 {
 		return nil
 	}
@@ -253,14 +318,14 @@ func (w *writer) flush(start uint64) error {
 	vec := w.vec
 	w.vec = w.vec[:0]
 	for len(vec) > 0 {
-		n, err := unix.Pwritev(int(w.f.Fd()), vec, int64(start))
+		n, err := unix.Pwritev(int(w.f.Fd()), vec, int64(w.disk))
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("writing pages: %w", &os.PathError{Op: "write", Path: w.f.Name(), Err: err})
 		}
-		start += uint64(n)
+		w.disk += uint64(n)
 		for len(vec) > 0 && n >= len(vec[0]) {
 			n -= len(vec[0])
 			vec = vec[1:]

@@ -95,7 +95,7 @@ func like(t *testing.T, s *Store, now, meant []*fm.PageRuns, content []byte) {
 func TestWriteAndSettle(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{0, 1, 255, 256, 257, 3000} {
-		for _, how := range []string{"memory", "source"} {
+		for _, how := range []string{"memory", "source", "fast", "zstd", "zstd:1", "zstd:19"} {
 			t.Run(fmt.Sprint(how, n), func(t *testing.T) {
 				dir, content, runs := t.TempDir(), pages(rnd, n), cut(rnd, n)
 				meant := clone(runs)
@@ -106,6 +106,11 @@ func TestWriteAndSettle(t *testing.T) {
 				}
 				var w *Written
 				var err error
+				if how != "memory" && how != "source" {
+					if o.Compression, err = ParseCompression(how); err != nil {
+						t.Fatal(err)
+					}
+				}
 				if how == "memory" {
 					w, err = WriteMemory(dir, content, o)
 				} else {
@@ -127,6 +132,13 @@ func TestWriteAndSettle(t *testing.T) {
 				if err := s.Verify(nil); err != nil {
 					t.Error(err)
 				}
+				var disk int64
+				for _, f := range files {
+					disk += Stored(f)
+				}
+				if packed := disk < int64(s.Size())/2; n > 200 && packed != (o.Compression.Codec != Plain) {
+					t.Errorf("%d bytes for %d", disk, s.Size())
+				}
 			})
 		}
 	}
@@ -142,7 +154,8 @@ func TestTwins(t *testing.T) {
 	var before []*fm.PageRuns
 	dir := t.TempDir() // files of the parent are where those of the child are
 	for round := range 6 {
-		o := Options{First: 10 * round, Parent: parent}
+		// Files of all kinds, one upon the other.
+		o := Options{First: 10 * round, Parent: parent, Compression: []Compression{{}, {Codec: S2}, {Zstd, 3}}[round%3]}
 		if parent != nil {
 			// Where the page of an offset was, by address.
 			was := map[uint64]uint64{}

@@ -253,7 +253,9 @@ type StoreFile struct {
 	Size          *uint64                `protobuf:"varint,2,req,name=size" json:"size,omitempty"` // of the content
 	Chunk         *uint32                `protobuf:"varint,3,req,name=chunk" json:"chunk,omitempty"`
 	Crc           []uint32               `protobuf:"fixed32,4,rep,packed,name=crc" json:"crc,omitempty"`
-	Of            []byte                 `protobuf:"bytes,5,opt,name=of" json:"of,omitempty"` // id of the checkpoint that wrote it, if another
+	Of            []byte                 `protobuf:"bytes,5,opt,name=of" json:"of,omitempty"`                 // id of the checkpoint that wrote it, if another
+	Codec         *uint32                `protobuf:"varint,6,opt,name=codec" json:"codec,omitempty"`          // how chunks are stored: 0 as they are, 1 s2, 2 zstd
+	Stored        []uint32               `protobuf:"varint,7,rep,packed,name=stored" json:"stored,omitempty"` // with a codec: bytes of each chunk in the file; all its content's: as it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +321,20 @@ func (x *StoreFile) GetCrc() []uint32 {
 func (x *StoreFile) GetOf() []byte {
 	if x != nil {
 		return x.Of
+	}
+	return nil
+}
+
+func (x *StoreFile) GetCodec() uint32 {
+	if x != nil && x.Codec != nil {
+		return *x.Codec
+	}
+	return 0
+}
+
+func (x *StoreFile) GetStored() []uint32 {
+	if x != nil {
+		return x.Stored
 	}
 	return nil
 }
@@ -3018,14 +3034,16 @@ const file_fm_proto_rawDesc = "" +
 	"\x02id\x18\x14 \x01(\fR\x02id\x12\x1b\n" +
 	"\tparent_id\x18\x15 \x01(\fR\bparentId\x12\x16\n" +
 	"\x06parent\x18\x16 \x01(\tR\x06parent\x12\x14\n" +
-	"\x05links\x18\x17 \x01(\rR\x05links\"p\n" +
+	"\x05links\x18\x17 \x01(\rR\x05links\"\xa2\x01\n" +
 	"\n" +
 	"store_file\x12\x12\n" +
 	"\x04name\x18\x01 \x02(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x02(\x04R\x04size\x12\x14\n" +
 	"\x05chunk\x18\x03 \x02(\rR\x05chunk\x12\x14\n" +
 	"\x03crc\x18\x04 \x03(\aB\x02\x10\x01R\x03crc\x12\x0e\n" +
-	"\x02of\x18\x05 \x01(\fR\x02of\"F\n" +
+	"\x02of\x18\x05 \x01(\fR\x02of\x12\x14\n" +
+	"\x05codec\x18\x06 \x01(\rR\x05codec\x12\x1a\n" +
+	"\x06stored\x18\a \x03(\rB\x02\x10\x01R\x06stored\"F\n" +
 	"\n" +
 	"saved_file\x12\x12\n" +
 	"\x04name\x18\x01 \x02(\tR\x04name\x12\x12\n" +
