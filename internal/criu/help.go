@@ -20,7 +20,7 @@ var meaning = map[string]string{
 	"exec-cmd":          "after the restore become the command behind \"--\", as parent of the restored program",
 	"shell-job":         "the program belongs to the terminal and session of the caller",
 	"network-lock":      "what keeps packets from connections to the outside: nf_tables, whichever of iptables and nftables is named; with skip, you",
-	"tcp-established":   "allow TCP connections, of which both ends are in the tree",
+	"tcp-established":   "save TCP connections, also those to the outside",
 	"tcp-close":         "let connections be closed ones after the restore",
 	"file-locks":        "allow file locks",
 	"ghost-limit":       "refuse deleted files with more than `SIZE` bytes of data (default 1M)",

@@ -15,6 +15,7 @@ import (
 	sk_opts "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-opts"
 
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/sys/sockdiag"
 )
 
 // Internet sockets (ip(7), ipv6(7)): TCP, UDP, UDP-Lite, raw and ping sockets,
@@ -37,8 +38,9 @@ var protocols = map[int]string{
 
 // The schema's names for what was shut down.
 const (
-	shutRead = sk_opts.SkShutdown_READ
-	shutBoth = sk_opts.SkShutdown_BOTH
+	shutRead  = sk_opts.SkShutdown_READ
+	shutWrite = sk_opts.SkShutdown_WRITE
+	shutBoth  = sk_opts.SkShutdown_BOTH
 )
 
 const ipprotoSMC = 256 // IPPROTO_SMC, include/uapi/linux/in.h, Linux 6.11
@@ -95,6 +97,9 @@ func (inetSocket) Collect(d *Dump, f *File) (*fdinfo.FileEntry, error) {
 	is := &inetSock{f: f, sock: s, entry: ie}
 	if err := is.addresses(fd); err != nil {
 		return nil, err
+	}
+	if a := is.src.addr; is.src.port != 0 && !a.IsUnspecified() && !a.IsMulticast() && !isLocal(d, a) {
+		d.sockExtra(f).AddrForeign = proto.Bool(true)
 	}
 	u := d.inetSocks()
 	u.order = append(u.order, is)
@@ -235,6 +240,28 @@ func (p endpoint) String() string {
 		return "nothing"
 	}
 	return net.JoinHostPort(p.addr.Unmap().String(), strconv.Itoa(int(p.port)))
+}
+
+type diagKey struct {
+	family, proto int
+	states        uint32
+}
+
+// diag gives what sock_diag tells of a socket, among those in some states
+// (1<<TCP_LISTEN …); nil when it does not know it.
+func (s *inetSock) diag(d *Dump, states uint32) (*sockdiag.Inet, error) {
+	all, err := Value(d, diagKey{s.sock.domain, s.sock.proto, states}, func() (map[uint32]*sockdiag.Inet, error) {
+		all, err := sockdiag.ListInet(uint8(s.sock.domain), uint8(s.sock.proto), states)
+		if err != nil {
+			return nil, fmt.Errorf("listing sockets: %w", err)
+		}
+		m := map[uint32]*sockdiag.Inet{}
+		for i := range all {
+			m[all[i].Ino] = &all[i]
+		}
+		return m, nil
+	})
+	return all[uint32(s.f.Stat.Ino)], err
 }
 
 type localKey struct{}

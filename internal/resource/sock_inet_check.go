@@ -69,7 +69,7 @@ type inetCheckKey struct{}
 
 // freeAddr tells whether a socket may have addresses that the machine has not.
 func freeAddr(s *inetEnd) bool {
-	if s.e.GetIpOpts().GetFreebind() || s.src.addr.IsMulticast() {
+	if s.e.GetIpOpts().GetFreebind() || s.x.GetAddrForeign() || s.src.addr.IsMulticast() {
 		return true
 	}
 	for _, o := range s.x.GetOpts() {

@@ -236,9 +236,20 @@ func (u *inetRestore) bindAll() error {
 // bind binds a socket to its own address.
 func (u *inetRestore) bind(s *inetEnd) error {
 	sa := s.src.sockaddr(s.family())
+	if s.x.GetAddrForeign() {
+		// It was bound when that was allowed, by this option or by the machine, or
+		// the machine had the address.
+		back, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_FREEBIND)
+		if err == nil && back == 0 && unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1) == nil {
+			defer func() { _ = unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 0) }()
+		}
+	}
 	err := sys.Bind(s.fd, sa)
-	if errors.Is(err, unix.EADDRINUSE) && s.tcp() {
-		reuse(s.fd)
+	if errors.Is(err, unix.EADDRINUSE) {
+		if s.tcp() {
+			reuse(s.fd)
+		}
+		u.share(s)
 		err = sys.Bind(s.fd, sa)
 	}
 	if errors.Is(err, unix.EADDRINUSE) && s.tcp() && u.repair {
@@ -250,6 +261,26 @@ func (u *inetRestore) bind(s *inetEnd) error {
 		err = sys.Bind(s.fd, sa)
 	}
 	return s.addrError(err)
+}
+
+// share lets a socket be bound beside others of the program at the same port, which
+// they were when each had SO_REUSEPORT, or of UDP SO_REUSEADDR. Those options may
+// have been changed since; they are set to their last value at the end.
+func (u *inetRestore) share(s *inetEnd) {
+	set := func(fd, name int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, name, 1) }
+	for _, x := range u.all {
+		if x == s || x.fd < 0 || x.src.port != s.src.port || x.tcp() != s.tcp() || x.gone || x.mate != nil {
+			continue
+		}
+		for _, y := range []*inetEnd{x, s} {
+			if x.e.GetOpts().GetSoReuseport() || s.e.GetOpts().GetSoReuseport() {
+				set(y.fd, unix.SO_REUSEPORT)
+			}
+			if !s.tcp() {
+				set(y.fd, unix.SO_REUSEADDR)
+			}
+		}
+	}
 }
 
 // reuse lets a socket be bound beside others that have SO_REUSEADDR too. The

@@ -101,6 +101,22 @@ func (s *inetSock) collectTCP(d *Dump, fd int, st *sockState) (ok bool, err erro
 		s.entry.Backlog = proto.Uint32(t.info.Sacked)
 		return true, nil
 	}
+	if state == stateSynSent {
+		// getpeername(2) does not tell to whom.
+		g, err := s.diag(d, 1<<stateSynSent)
+		if err != nil {
+			return false, err
+		}
+		if g == nil {
+			d.NotNow(s.f, "a connection is just being made", "try again in a moment")
+			return false, nil
+		}
+		s.dst = endpoint{addr: g.Dst.Addr(), port: g.Dst.Port()}
+		if s.dst.addr.IsLinkLocalUnicast() {
+			s.dst.scope = g.Ifindex
+		}
+		s.setDst()
+	}
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLPRI | unix.POLLRDHUP | unix.POLLOUT}}
 	if _, err := unix.Poll(p, 0); err != nil {
 		return false, fmt.Errorf("poll: %w", err)

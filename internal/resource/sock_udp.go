@@ -32,14 +32,22 @@ func (s *inetSock) collectPackets(d *Dump, fd int) (ok bool, err error) {
 		return false, fmt.Errorf("poll: %w", err)
 	}
 	ready := p[0].Revents
-	shut := ready&unix.POLLRDHUP != 0
+	udp := s.sock.typ == unix.SOCK_DGRAM && (s.sock.proto == unix.IPPROTO_UDP || s.sock.proto == unix.IPPROTO_UDPLITE)
 	switch {
 	case ready&unix.POLLHUP != 0:
 		s.entry.Shutdown = shutBoth.Enum()
-	case shut:
+	case ready&unix.POLLRDHUP != 0:
 		s.entry.Shutdown = shutRead.Enum()
+	case udp && s.dst.addr.IsValid():
+		// That it is shut down for writing shows nowhere else.
+		g, err := s.diag(d, ^uint32(0))
+		if err != nil {
+			return false, err
+		}
+		if g != nil && g.Shutdown&2 != 0 {
+			s.entry.Shutdown = shutWrite.Enum()
+		}
 	}
-	udp := s.sock.typ == unix.SOCK_DGRAM && (s.sock.proto == unix.IPPROTO_UDP || s.sock.proto == unix.IPPROTO_UDPLITE)
 	if udp && s.sock.typ == unix.SOCK_DGRAM {
 		if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil {
 			return false, fmt.Errorf("SIOCOUTQ: %w", err)

@@ -1966,10 +1966,11 @@ type SockExtra struct {
 	ByPid         *uint32                `protobuf:"varint,14,opt,name=by_pid,json=byPid" json:"by_pid,omitempty"`         // of a client not yet accepted: who has it
 	ByUid         *uint32                `protobuf:"varint,15,opt,name=by_uid,json=byUid" json:"by_uid,omitempty"`
 	ByGid         *uint32                `protobuf:"varint,16,opt,name=by_gid,json=byGid" json:"by_gid,omitempty"`
-	Lost          *bool                  `protobuf:"varint,17,opt,name=lost" json:"lost,omitempty"`       // packets wait that are not saved
-	Arrived       []*Arrival             `protobuf:"bytes,18,rep,name=arrived" json:"arrived,omitempty"`  // of a listener: what has come over connections not yet accepted
-	Outside       *bool                  `protobuf:"varint,19,opt,name=outside" json:"outside,omitempty"` // of TCP: its peer is not in the checkpoint
-	Lock          *string                `protobuf:"bytes,20,opt,name=lock" json:"lock,omitempty"`        // and the nf_tables table that keeps packets from it
+	Lost          *bool                  `protobuf:"varint,17,opt,name=lost" json:"lost,omitempty"`                                  // packets wait that are not saved
+	Arrived       []*Arrival             `protobuf:"bytes,18,rep,name=arrived" json:"arrived,omitempty"`                             // of a listener: what has come over connections not yet accepted
+	Outside       *bool                  `protobuf:"varint,19,opt,name=outside" json:"outside,omitempty"`                            // of TCP: its peer is not in the checkpoint
+	Lock          *string                `protobuf:"bytes,20,opt,name=lock" json:"lock,omitempty"`                                   // and the nf_tables table that keeps packets from it
+	AddrForeign   *bool                  `protobuf:"varint,21,opt,name=addr_foreign,json=addrForeign" json:"addr_foreign,omitempty"` // bound to an address that the machine did not have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2142,6 +2143,13 @@ func (x *SockExtra) GetLock() string {
 		return *x.Lock
 	}
 	return ""
+}
+
+func (x *SockExtra) GetAddrForeign() bool {
+	if x != nil && x.AddrForeign != nil {
+		return *x.AddrForeign
+	}
+	return false
 }
 
 // What a client has sent over a connection that waits to be accepted.
@@ -3213,7 +3221,7 @@ const file_fm_proto_rawDesc = "" +
 	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x05 \x01(\rR\x03gid\x12\x10\n" +
 	"\x03oob\x18\x06 \x01(\bR\x03oob\x12\x0e\n" +
-	"\x02to\x18\a \x01(\fR\x02to\"\x81\x04\n" +
+	"\x02to\x18\a \x01(\fR\x02to\"\xa4\x04\n" +
 	"\n" +
 	"sock_extra\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12%\n" +
@@ -3236,7 +3244,8 @@ const file_fm_proto_rawDesc = "" +
 	"\x04lost\x18\x11 \x01(\bR\x04lost\x12*\n" +
 	"\aarrived\x18\x12 \x03(\v2\x10.fermata.arrivalR\aarrived\x12\x18\n" +
 	"\aoutside\x18\x13 \x01(\bR\aoutside\x12\x12\n" +
-	"\x04lock\x18\x14 \x01(\tR\x04lock\"\xa5\x01\n" +
+	"\x04lock\x18\x14 \x01(\tR\x04lock\x12!\n" +
+	"\faddr_foreign\x18\x15 \x01(\bR\vaddrForeign\"\xa5\x01\n" +
 	"\aarrival\x12\x14\n" +
 	"\x05index\x18\x01 \x02(\rR\x05index\x12\x12\n" +
 	"\x04data\x18\x02 \x03(\fR\x04data\x12\x12\n" +
