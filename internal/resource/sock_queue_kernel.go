@@ -69,6 +69,50 @@ func (s *inetSock) viewDatagrams(d *Dump, fd int) ([]*sockMessage, error) {
 	})
 }
 
+// viewCorked reads a datagram that is being put together, and where it is to go
+// (struct udp_sock, struct inet_cork); nil when there is none. Each piece begins
+// with room for its headers (net/ipv4/ip_output.c, net/ipv6/ip6_output.c).
+func (s *inetSock) viewCorked(d *Dump, fd int) (data []byte, to endpoint, err error) {
+	k, err := d.Kernel()
+	if err != nil {
+		return nil, to, err
+	}
+	const udpHeader = 8
+	u := k.Socket(fd).As("udp_sock")
+	family := u.Uint("pending")
+	if family == 0 {
+		return nil, to, k.Err()
+	}
+	flow := u.As("inet_sock").In("cork.fl", "flowi")
+	if family == unix.AF_INET6 {
+		f := flow.As("flowi6")
+		to = endpoint{addr: endpointAddr(f.Bytes("daddr", 16)), port: binary.BigEndian.Uint16(f.Bytes("uli.ports.dport", 2))}
+		if to.addr.IsLinkLocalUnicast() || to.addr.IsLinkLocalMulticast() {
+			to.scope = uint32(f.Uint("__fl_common.flowic_oif"))
+		}
+	} else {
+		f := flow.As("flowi4")
+		to = endpoint{addr: endpointAddr(f.Bytes("daddr", 4)), port: binary.BigEndian.Uint16(f.Bytes("uli.ports.dport", 2))}
+	}
+	data = []byte{}
+	for i, b := range u.As("sock").In("sk_write_queue", "sk_buff_head").Buffers() {
+		b = b.Read()
+		all, skip := b.Data(), int(b.Uint("head")+b.Uint("transport_header")-b.Uint("data"))
+		if i == 0 {
+			skip += udpHeader
+		}
+		if skip < 0 || skip > len(all) {
+			k.Fail(kmem.ErrChanged)
+			break
+		}
+		data = append(data, all[skip:]...)
+	}
+	if n := int(u.Uint("len")) - udpHeader; k.Err() == nil && n != len(data) {
+		return nil, to, fmt.Errorf("%d bytes are there of %d", len(data), n)
+	}
+	return data, to, k.Err()
+}
+
 // packetAddr reads a packet's sender, or where it was sent to, from its headers.
 func (s *inetSock) packetAddr(b kmem.Object, to bool) []byte {
 	const etherIPv6 = 0x86dd // ETH_P_IPV6

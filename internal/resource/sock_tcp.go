@@ -12,6 +12,7 @@ import (
 
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/sys/kmem"
 	"github.com/fermata-cr/fermata/internal/sys/sockdiag"
 )
 
@@ -43,6 +44,7 @@ type tcpSock struct {
 	listener   *inetSock
 	sentUnread bool
 	outside    bool // the peer is not in the tree, and that is allowed
+	marked     bool // an urgent byte waits, or the place of one
 }
 
 // sentFIN tells whether the end of the stream has been sent, or is queued.
@@ -126,10 +128,6 @@ func (s *inetSock) collectTCP(d *Dump, fd int, st *sockState) (ok bool, err erro
 	if s.mptcp() && state == stateClose {
 		return true, nil
 	}
-	if t.revents&unix.POLLPRI != 0 {
-		d.NotNow(s.f, "urgent data (MSG_OOB) waits to be read", "let the program read it first")
-		return false, nil
-	}
 	if state == stateSynRecv {
 		d.NotNow(s.f, "a connection by TCP Fast Open that is not yet complete", "try again in a moment")
 		return false, nil
@@ -145,7 +143,44 @@ func (s *inetSock) collectTCP(d *Dump, fd int, st *sockState) (ok bool, err erro
 		return false, fmt.Errorf("SIOCOUTQ: %w", err)
 	}
 	x.Data = proto.Uint32(s.tcpBits())
+	if t.marked, err = s.urgentWaits(fd); err != nil {
+		return false, err
+	}
+	if t.marked {
+		if _, done, err := d.view(s); err == nil {
+			done()
+		} else {
+			d.NotNow(s.f, fmt.Sprintf("urgent data (MSG_OOB) waits to be read (%v)", err), "let the program read it first")
+			return false, nil
+		}
+	}
 	return true, nil
+}
+
+// urgentWaits tells whether an urgent byte, or the place of one that was read, is
+// among the bytes received.
+func (s *inetSock) urgentWaits(fd int) (bool, error) {
+	t := s.tcp
+	if mark, err := unix.IoctlGetInt(fd, unix.SIOCATMARK); t.revents&unix.POLLPRI != 0 || err == nil && mark != 0 {
+		return true, nil
+	}
+	if t.inq == 0 || s.mptcp() || !s.dst.addr.IsValid() {
+		return false, nil
+	}
+	// SIOCINQ counts up to the place, the monitor all.
+	g, err := sockdiag.GetTCP(s.src.same(), s.dst.same(), s.dst.scope)
+	if err != nil || uint64(g.Ino) != s.f.Stat.Ino {
+		return false, nil // as when it is over
+	}
+	all := int(g.RQueue)
+	if gotFIN(s.state()) {
+		all--
+	}
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ) // more may have come just now
+	if err != nil {
+		return false, fmt.Errorf("SIOCINQ: %w", err)
+	}
+	return all > n, nil
 }
 
 // What sock_extra.data says of TCP.
@@ -363,11 +398,12 @@ func (d *Dump) peekTCP(s *inetSock) (b []byte, err error) {
 		return nil, err
 	}
 	defer done()
+	if s.tcp.marked {
+		return d.viewReceived(s)
+	}
 	if off, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF); err == nil && off >= 0 {
 		// Of TCP since Linux 6.9.
-		if v, done, err := d.view(s); err == nil {
-			defer done()
-			b, _, err := v.received()
+		if b, err := d.viewReceived(s); !errors.Is(err, kmem.ErrUnavailable) {
 			return b, err
 		}
 		back, err := d.guarded(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, -1, off)
@@ -380,6 +416,36 @@ func (d *Dump) peekTCP(s *inetSock) (b []byte, err error) {
 		return peekStream(fd, 1) // it counts the end of the stream
 	}
 	return peekStream(fd, 0)
+}
+
+// viewReceived reads what waits in a connection from the kernel's memory.
+func (d *Dump) viewReceived(s *inetSock) ([]byte, error) {
+	v, done, err := d.view(s)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	b, end, err := v.received()
+	if err != nil {
+		return nil, err
+	}
+	u, err := v.urgent(end, len(b), 0, 0)
+	d.addUrgent(s, u)
+	return b, err
+}
+
+// addUrgent puts the places of urgent bytes into the image.
+func (d *Dump) addUrgent(s *inetSock, u urgency) {
+	x := d.sockExtra(s.f)
+	if u.in >= 0 {
+		x.Urgent = proto.Uint32(uint32(u.in) + 1)
+		if u.read {
+			x.UrgentRead = proto.Bool(true)
+		}
+	}
+	if u.out >= 0 {
+		x.UrgentOut = proto.Uint32(uint32(u.out) + 1)
+	}
 }
 
 // peekStream reads all that waits in a TCP socket. It never reads beyond: an

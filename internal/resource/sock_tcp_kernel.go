@@ -37,6 +37,9 @@ type connReader interface {
 	// window gives the members of struct tcp_repair_window (include/uapi/linux/tcp.h),
 	// nil where the kernel does not tell.
 	window() ([]uint32, error)
+	// urgent tells where urgent bytes lie in queues that were read, by the numbers
+	// behind them and their lengths.
+	urgent(inEnd uint32, in int, outEnd uint32, out int) (urgency, error)
 	// mss gives the segment size that the handshake agreed on.
 	mss() (uint32, error)
 	leave() error
@@ -76,6 +79,13 @@ func (d *Dump) view(s *inetSock) (*viewed, func(), error) {
 	return v, done, nil
 }
 
+// urgency is where urgent bytes lie (MSG_OOB, RFC 6093): in what was received and
+// in what was sent, -1 for nowhere; read: the program has read the one received.
+type urgency struct {
+	in, out int
+	read    bool
+}
+
 // viewed is a connection that is read from the kernel's memory.
 type viewed struct {
 	s    *inetSock
@@ -91,7 +101,15 @@ type tcpNumbers struct {
 	wl1, wnd, maxWnd         uint32
 	rcvWnd, rcvWup           uint32
 	mss                      uint32
+	urgData, urgSeq, sndUp   uint32
 }
+
+// What the kernel notes of an urgent byte received (TCP_URG_VALID, TCP_URG_READ;
+// include/net/tcp.h).
+const (
+	urgValid = 0x100
+	urgRead  = 0x400
+)
 
 func (v *viewed) look() (n tcpNumbers) {
 	faultpoint.At("tcp.look")
@@ -102,7 +120,7 @@ func (v *viewed) look() (n tcpNumbers) {
 	}{
 		{&n.rcvNxt, "rcv_nxt"}, {&n.copied, "copied_seq"}, {&n.sndUna, "snd_una"}, {&n.sndNxt, "snd_nxt"}, {&n.writeSeq, "write_seq"},
 		{&n.wl1, "snd_wl1"}, {&n.wnd, "snd_wnd"}, {&n.maxWnd, "max_window"}, {&n.rcvWnd, "rcv_wnd"}, {&n.rcvWup, "rcv_wup"},
-		{&n.mss, "rx_opt.mss_clamp"},
+		{&n.mss, "rx_opt.mss_clamp"}, {&n.urgData, "urg_data"}, {&n.urgSeq, "urg_seq"}, {&n.sndUp, "snd_up"},
 	} {
 		*m.to = uint32(o.Uint(m.path))
 	}
@@ -119,6 +137,24 @@ func (v *viewed) mss() (uint32, error) {
 func (v *viewed) window() ([]uint32, error) {
 	n := v.look()
 	return []uint32{n.wl1, n.wnd, n.maxWnd, n.rcvWnd, n.rcvWup}, v.k.Err()
+}
+
+func (v *viewed) urgent(inEnd uint32, in int, outEnd uint32, out int) (u urgency, err error) {
+	n := v.look()
+	within := func(seq, end uint32, size int) int {
+		if at := size - int(int32(end-seq)); at >= 0 && at < size {
+			return at
+		}
+		return -1
+	}
+	u.in, u.out = -1, -1
+	if n.urgData&(urgValid|urgRead) != 0 {
+		u.in, u.read = within(n.urgSeq, inEnd, in), n.urgData&urgValid == 0
+	}
+	if int32(n.sndUp-n.sndUna) > 0 {
+		u.out = within(n.sndUp-1, outEnd, out)
+	}
+	return u, v.k.Err()
 }
 
 // segments reads a queue's bytes from a sequence number on, and gives the number
@@ -144,7 +180,8 @@ func segments(buffers []kmem.Object, from uint32) (b []byte, end uint32, err err
 
 func (v *viewed) received() ([]byte, uint32, error) {
 	off, err := unix.GetsockoptInt(v.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF)
-	plain := err != nil || off < 0 // else a peek begins where the program wants it to
+	// Else a peek begins where the program wants it to, and ends before an urgent byte.
+	plain := (err != nil || off < 0) && v.look().urgData == 0
 	for range tcpTries {
 		before := v.look()
 		end := before.rcvNxt

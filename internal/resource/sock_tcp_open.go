@@ -129,7 +129,7 @@ func (u *inetRestore) connectRepaired(a, b *inetEnd) error {
 		for _, q := range []struct {
 			queue int
 			seq   uint32
-		}{{tcpSendQueue, s.mate.inSeq()}, {tcpRecvQueue, s.inSeq() - uint32(len(s.in))}} {
+		}{{tcpSendQueue, s.mate.inSeq() - uint32(len(s.mate.toResend()))}, {tcpRecvQueue, s.inSeq() - uint32(len(s.in))}} {
 			err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, q.queue)
 			if err == nil {
 				err = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ, int(int32(q.seq)))
@@ -268,17 +268,33 @@ func (s *inetEnd) negotiated() error {
 	return nil
 }
 
+// toResend gives what was received and must be sent again by the other end: all of
+// it where an urgent byte is in it, which only a segment can mark.
+func (s *inetEnd) toResend() []byte {
+	if s.x.GetUrgent() == 0 {
+		return nil
+	}
+	return s.in
+}
+
 // receive puts into the receive queue what was there.
 func (s *inetEnd) receive() error {
+	if s.toResend() != nil {
+		return nil
+	}
 	s.queued = true
-	if len(s.in) == 0 {
+	return s.putReceived(s.in)
+}
+
+func (s *inetEnd) putReceived(b []byte) error {
+	if len(b) == 0 {
 		return nil
 	}
 	wide(s.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 	if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, tcpRecvQueue); err != nil {
 		return fmt.Errorf("TCP_REPAIR_QUEUE: %w", err)
 	}
-	for b := s.in; len(b) > 0; {
+	for len(b) > 0 {
 		n, err := unix.SendmsgN(s.fd, b[:min(len(b), 64<<10)], nil, nil, unix.MSG_NOSIGNAL)
 		if err != nil {
 			return fmt.Errorf("filling the receive queue: %w", err)

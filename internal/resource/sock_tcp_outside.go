@@ -109,6 +109,11 @@ func (d *Dump) saveOutside(s *inetSock) (err error) {
 		OptMask: proto.Uint32(uint32(i.Options)), SndWscale: proto.Uint32(uint32(s.tcp.wscale & 0xf)),
 		RcvWscale: proto.Uint32(uint32(s.tcp.wscale >> 4)),
 	}
+	u, err := r.urgent(inSeq, len(in), outSeq, len(out))
+	if err != nil {
+		return err
+	}
+	d.addUrgent(s, u)
 	mss, err := r.mss()
 	if err != nil {
 		return err

@@ -87,14 +87,14 @@ func (u *inetRestore) connectOut(s *inetEnd) error {
 			return fmt.Errorf("TCP_TIMESTAMP: %w", err)
 		}
 	}
-	if err := s.receive(); err != nil {
+	if err := s.receiveOut(); err != nil {
 		return err
 	}
 	if len(sent) > 0 {
 		if err := s.queue(tcpSendQueue); err != nil {
 			return err
 		}
-		if err := s.pour(sent); err != nil {
+		if err := s.pourUrgent(sent, int(s.x.GetUrgentOut())-1); err != nil {
 			return err
 		}
 	}
@@ -102,6 +102,28 @@ func (u *inetRestore) connectOut(s *inetEnd) error {
 		return err
 	}
 	return s.window()
+}
+
+// receiveOut is receive with an urgent byte, which comes as the peer would send it.
+func (s *inetEnd) receiveOut() error {
+	if s.toResend() == nil {
+		return s.receive()
+	}
+	s.queued = true
+	t, u := s.stream, int(s.x.GetUrgent())-1
+	if u >= len(s.in) {
+		return fault.Errorf(fault.ErrDamaged, "%s: an urgent byte at %d of %d", s.what(), u, len(s.in))
+	}
+	if err := s.putReceived(s.in[:u]); err != nil {
+		return err
+	}
+	if err := s.play(t.GetInqSeq()-uint32(len(s.in)-u), t.GetOutqSeq()-uint32(len(s.out)), tcpURG, s.in[u]); err != nil {
+		return err
+	}
+	if err := s.takeUrgent(); err != nil {
+		return err
+	}
+	return s.putReceived(s.in[u+1:])
 }
 
 // queue says which queue calls in repair mode mean.
@@ -242,7 +264,8 @@ func (s *inetEnd) goOn(u *inetRestore) error {
 		return fmt.Errorf("leaving TCP_REPAIR: %w", err)
 	}
 	if n := int(s.stream.GetUnsqLen()); n > 0 {
-		if err := s.pour(s.out[len(s.out)-n:]); err != nil {
+		sent := len(s.out) - n
+		if err := s.pourUrgent(s.out[sent:], int(s.x.GetUrgentOut())-1-sent); err != nil {
 			return err
 		}
 	}

@@ -154,6 +154,11 @@ func (r *repaired) unacknowledged() (b []byte, unsent int, end uint32, err error
 	return b, min(unsent, len(b)), end, nil
 }
 
+// urgent: no call tells.
+func (r *repaired) urgent(uint32, int, uint32, int) (urgency, error) {
+	return urgency{-1, -1, false}, nil
+}
+
 // received reads the receive queue and the sequence number behind it.
 func (r *repaired) received() ([]byte, uint32, error) {
 	if err := r.queue(tcpRecvQueue); err != nil {
@@ -215,15 +220,25 @@ func (d *Dump) saveUnacked(s, peer *inetSock) error {
 			in[i], inSeq[i], err = r.received()
 		}
 	}
+	var urgent [2]urgency
+	for i, r := range ends {
+		if err != nil {
+			break
+		}
+		left := int(int32(outSeq[i] - inSeq[1-i])) // sent and not received by the other
+		if left < 0 || left > len(out[i]) {
+			err = fmt.Errorf("%d bytes are on their way, %d in the send queue", left, len(out[i]))
+			break
+		}
+		out[i] = out[i][len(out[i])-left:]
+		urgent[i], err = r.urgent(inSeq[i], len(in[i]), outSeq[i], left)
+	}
 	if err = errors.Join(err, ends[0].leave(), ends[1].leave()); err != nil {
 		return err
 	}
 	for i, x := range both {
-		left := int(int32(outSeq[i] - inSeq[1-i])) // sent and not received by the other
-		if left < 0 || left > len(out[i]) {
-			return fmt.Errorf("%d bytes are on their way, %d in the send queue", left, len(out[i]))
-		}
-		d.addStream(x, in[i], out[i][len(out[i])-left:], inSeq[i], outSeq[i])
+		d.addStream(x, in[i], out[i], inSeq[i], outSeq[i])
+		d.addUrgent(x, urgent[i])
 	}
 	return nil
 }

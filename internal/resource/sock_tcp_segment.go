@@ -15,13 +15,15 @@ import (
 const (
 	tcpFIN = 1
 	tcpACK = 16
+	tcpURG = 32
 )
 
-// play gives a connection in repair mode a segment without data from its peer.
-func (s *inetEnd) play(seq, ack uint32, flags byte) error {
+// play gives a connection in repair mode a segment from its peer; with tcpURG its
+// data begins with an urgent byte.
+func (s *inetEnd) play(seq, ack uint32, flags byte, data ...byte) error {
 	from, to := s.dst.same(), s.src.same()
 	window := min(s.stream.GetSndWnd()>>s.stream.GetSndWscale(), 0xffff)
-	p := make([]byte, 20)
+	p := append(make([]byte, 20), data...)
 	be := binary.BigEndian
 	be.PutUint16(p, from.Port())
 	be.PutUint16(p[2:], to.Port())
@@ -29,6 +31,9 @@ func (s *inetEnd) play(seq, ack uint32, flags byte) error {
 	be.PutUint32(p[8:], ack)
 	p[12], p[13] = 5<<4, flags|tcpACK
 	be.PutUint16(p[14:], uint16(window))
+	if flags&tcpURG != 0 {
+		be.PutUint16(p[18:], 1) // as most systems mean it: the byte before is the one
+	}
 	src, dst := from.Addr().AsSlice(), to.Addr().AsSlice()
 	be.PutUint16(p[16:], checksum(append(append(append([]byte(nil), src...), dst...), 0, unix.IPPROTO_TCP, 0, byte(len(p))), p))
 	family := unix.AF_INET
@@ -65,12 +70,16 @@ func (s *inetEnd) play(seq, ack uint32, flags byte) error {
 	return nil
 }
 
-// checksum is the internet's (RFC 1071), over what has an even length each.
+// checksum is the internet's (RFC 1071), over what has, but for the last, an even
+// length each.
 func checksum(parts ...[]byte) uint16 {
 	var sum uint32
 	for _, b := range parts {
 		for i := 0; i+1 < len(b); i += 2 {
 			sum += uint32(binary.BigEndian.Uint16(b[i:]))
+		}
+		if n := len(b); n%2 != 0 {
+			sum += uint32(b[n-1]) << 8
 		}
 	}
 	for sum > 0xffff {

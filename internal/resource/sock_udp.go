@@ -48,12 +48,15 @@ func (s *inetSock) collectPackets(d *Dump, fd int) (ok bool, err error) {
 			s.entry.Shutdown = shutWrite.Enum()
 		}
 	}
-	if udp && s.sock.typ == unix.SOCK_DGRAM {
-		if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil {
+	if udp {
+		n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		if err != nil {
 			return false, fmt.Errorf("SIOCOUTQ: %w", err)
-		} else if v, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_CORK); err == nil && v != 0 && n > 0 {
-			d.NotNow(s.f, "a datagram is being put together (UDP_CORK)", "let the program send it first")
-			return false, nil
+		}
+		if n > 0 { // else nothing is being put together, nor on its way
+			if ok, err := s.collectCorked(d, fd); !ok || err != nil {
+				return false, err
+			}
 		}
 	}
 	if ready&unix.POLLERR != 0 {
@@ -86,6 +89,30 @@ func (s *inetSock) collectPackets(d *Dump, fd int) (ok bool, err error) {
 		}
 		return true, nil
 	}
+}
+
+// collectCorked saves a datagram that is being put together (UDP_CORK, MSG_MORE).
+// ok is false when it is refused.
+func (s *inetSock) collectCorked(d *Dump, fd int) (ok bool, err error) {
+	b, to, err := s.viewCorked(d, fd)
+	if errors.Is(err, kmem.ErrUnavailable) {
+		if v, e := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_CORK); e == nil && v != 0 {
+			d.NotNow(s.f, fmt.Sprintf("a datagram is being put together (%v)", err), "let the program send it first")
+			return false, nil
+		}
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("a datagram that is being put together: %w", err)
+	}
+	if b != nil {
+		x := d.sockExtra(s.f)
+		x.Corked = b
+		if !s.dst.addr.IsValid() || s.dst.same() != to.same() {
+			x.CorkedTo = to.sockaddr(s.sock.domain)
+		}
+	}
+	return true, nil
 }
 
 // peekDatagrams saves the datagrams that wait.

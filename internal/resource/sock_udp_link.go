@@ -43,6 +43,26 @@ func (u *inetRestore) fillPackets() error {
 		if s.x.GetError() {
 			u.r.Note("%s: an error that waited to be told is lost", s.what())
 		}
+		if s.x.Corked != nil {
+			if err := s.cork(); err != nil {
+				return fmt.Errorf("%s: %w", s.what(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// cork begins a datagram again that was being put together. Whether it is sent at
+// the next send or when UDP_CORK is taken back, that option says, which is set with
+// the others.
+func (s *inetEnd) cork() error {
+	var to []byte
+	if b := s.x.GetCorkedTo(); len(b) > 0 {
+		to = b
+	}
+	_, err := sys.Sendmsg(s.fd, s.x.GetCorked(), nil, to, unix.MSG_MORE|unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	if err != nil {
+		return fmt.Errorf("putting %d bytes of a datagram together again: %w", len(s.x.GetCorked()), err)
 	}
 	return nil
 }

@@ -1971,6 +1971,11 @@ type SockExtra struct {
 	Outside       *bool                  `protobuf:"varint,19,opt,name=outside" json:"outside,omitempty"`                            // of TCP: its peer is not in the checkpoint
 	Lock          *string                `protobuf:"bytes,20,opt,name=lock" json:"lock,omitempty"`                                   // and the nf_tables table that keeps packets from it
 	AddrForeign   *bool                  `protobuf:"varint,21,opt,name=addr_foreign,json=addrForeign" json:"addr_foreign,omitempty"` // bound to an address that the machine did not have
+	Urgent        *uint32                `protobuf:"varint,22,opt,name=urgent" json:"urgent,omitempty"`                              // of TCP: one more than where the urgent byte lies in what was received
+	UrgentRead    *bool                  `protobuf:"varint,23,opt,name=urgent_read,json=urgentRead" json:"urgent_read,omitempty"`    // and the program has read it
+	UrgentOut     *uint32                `protobuf:"varint,24,opt,name=urgent_out,json=urgentOut" json:"urgent_out,omitempty"`       // one more than where one lies in what was sent
+	Corked        []byte                 `protobuf:"bytes,25,opt,name=corked" json:"corked,omitempty"`                               // of UDP: a datagram that is being put together
+	CorkedTo      []byte                 `protobuf:"bytes,26,opt,name=corked_to,json=corkedTo" json:"corked_to,omitempty"`           // sockaddr it is for, of a socket that is not connected
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2150,6 +2155,41 @@ func (x *SockExtra) GetAddrForeign() bool {
 		return *x.AddrForeign
 	}
 	return false
+}
+
+func (x *SockExtra) GetUrgent() uint32 {
+	if x != nil && x.Urgent != nil {
+		return *x.Urgent
+	}
+	return 0
+}
+
+func (x *SockExtra) GetUrgentRead() bool {
+	if x != nil && x.UrgentRead != nil {
+		return *x.UrgentRead
+	}
+	return false
+}
+
+func (x *SockExtra) GetUrgentOut() uint32 {
+	if x != nil && x.UrgentOut != nil {
+		return *x.UrgentOut
+	}
+	return 0
+}
+
+func (x *SockExtra) GetCorked() []byte {
+	if x != nil {
+		return x.Corked
+	}
+	return nil
+}
+
+func (x *SockExtra) GetCorkedTo() []byte {
+	if x != nil {
+		return x.CorkedTo
+	}
+	return nil
 }
 
 // What a client has sent over a connection that waits to be accepted.
@@ -3221,7 +3261,7 @@ const file_fm_proto_rawDesc = "" +
 	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x05 \x01(\rR\x03gid\x12\x10\n" +
 	"\x03oob\x18\x06 \x01(\bR\x03oob\x12\x0e\n" +
-	"\x02to\x18\a \x01(\fR\x02to\"\xa4\x04\n" +
+	"\x02to\x18\a \x01(\fR\x02to\"\xb1\x05\n" +
 	"\n" +
 	"sock_extra\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12%\n" +
@@ -3245,7 +3285,14 @@ const file_fm_proto_rawDesc = "" +
 	"\aarrived\x18\x12 \x03(\v2\x10.fermata.arrivalR\aarrived\x12\x18\n" +
 	"\aoutside\x18\x13 \x01(\bR\aoutside\x12\x12\n" +
 	"\x04lock\x18\x14 \x01(\tR\x04lock\x12!\n" +
-	"\faddr_foreign\x18\x15 \x01(\bR\vaddrForeign\"\xa5\x01\n" +
+	"\faddr_foreign\x18\x15 \x01(\bR\vaddrForeign\x12\x16\n" +
+	"\x06urgent\x18\x16 \x01(\rR\x06urgent\x12\x1f\n" +
+	"\vurgent_read\x18\x17 \x01(\bR\n" +
+	"urgentRead\x12\x1d\n" +
+	"\n" +
+	"urgent_out\x18\x18 \x01(\rR\turgentOut\x12\x16\n" +
+	"\x06corked\x18\x19 \x01(\fR\x06corked\x12\x1b\n" +
+	"\tcorked_to\x18\x1a \x01(\fR\bcorkedTo\"\xa5\x01\n" +
 	"\aarrival\x12\x14\n" +
 	"\x05index\x18\x01 \x02(\rR\x05index\x12\x12\n" +
 	"\x04data\x18\x02 \x03(\fR\x04data\x12\x12\n" +
