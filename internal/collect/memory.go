@@ -393,8 +393,8 @@ func (c *Collector) Rest(out *memory.Outgoing) error {
 			continue
 		}
 		if err := c.rest(t, out, large > 1); err != nil {
-			var sn *SnapshotError
-			if !errors.As(err, &sn) && !alive(t.snapshot.PID) {
+			// Whatever went wrong with it: what is gone has no areas, either.
+			if !alive(t.snapshot.PID) {
 				err = noSnapshot("the snapshot was ended from outside")
 			}
 			return fmt.Errorf("pid %d: %w", t.PID, err)
