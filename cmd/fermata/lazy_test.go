@@ -223,3 +223,73 @@ func TestLazyWatchKilled(t *testing.T) {
 	awaitNone(t, "fermata-lazy")
 	awaitNone(t, "fermata-lazy-watch")
 }
+
+// TestLazyDirectoryGone: the checkpoint is removed, and the file system that it
+// lay on is unmounted, while pages still come from it. The handler holds its
+// files, so that nothing is missing.
+func TestLazyDirectoryGone(t *testing.T) {
+	c := newCommand(t)
+	p := target(t, remembering(160))
+	b, err := os.ReadFile(filepath.Join(p.Dir, "ready"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("fermata-test", dir, "tmpfs", 0, "size=512m"); err != nil {
+		t.Skipf("no file system can be mounted: %v", err)
+	}
+	mounted := true
+	defer func() {
+		if mounted {
+			unix.Unmount(dir, unix.MNT_DETACH)
+		}
+	}()
+	ref := filepath.Join(dir, "saved")
+	c.run(0, "checkpoint", "--kill", "--to", ref, strconv.Itoa(p.Process.Pid))
+	p.Wait()
+	handler, _ := c.caught(p, ref)
+	if err := unix.Unmount(dir, 0); err != unix.EBUSY {
+		t.Errorf("unmounting what is needed: %v", err)
+	}
+	if err := os.RemoveAll(ref); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	mounted = false
+	unix.Kill(handler, unix.SIGCONT)
+	if got := ask(t, p); got != string(b) {
+		t.Errorf("sum %s, was %s", got, b)
+	}
+	awaitNone(t, "fermata-lazy")
+	awaitNone(t, "fermata-lazy-watch")
+}
+
+// TestLazyCutOff: the files of the checkpoint end before all was read from them.
+// The program is ended, as where they cannot be read, and never sees a zero.
+func TestLazyCutOff(t *testing.T) {
+	c := newCommand(t)
+	p, ref, _ := c.saved(160)
+	handler, _ := c.caught(p, ref)
+	files, err := filepath.Glob(filepath.Join(ref, "pages-*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, f := range files {
+		if err := os.Truncate(f, 4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unix.Kill(handler, unix.SIGCONT)
+	var st unix.WaitStatus
+	await(t, func() bool {
+		pid, _ := unix.Wait4(p.Process.Pid, &st, unix.WNOHANG, nil)
+		return pid == p.Process.Pid
+	})
+	if st.Signal() != unix.SIGKILL {
+		t.Errorf("the program ended with %#x", st)
+	}
+	awaitNone(t, "fermata-lazy")
+	awaitNone(t, "fermata-lazy-watch")
+}
