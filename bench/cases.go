@@ -31,6 +31,8 @@ var cases = []testcase{
 	{name: "1 GiB, huge pages", target: "hugepages", count: 1 << 10, runs: 5, bytes: 1 << 30},
 	{name: "1 GiB in 100 processes", target: "workers", count: 1 << 10, runs: 3, bytes: 1 << 30},
 	{name: "4 GiB", target: "memory", count: 4 << 10, runs: 3, bytes: 4 << 30},
+	{name: "4 GiB, huge pages", target: "hugepages", count: 4 << 10, runs: 3, bytes: 4 << 30},
+	{name: "4 GiB, all written", target: "rewrites", count: 4 << 10, runs: 3, bytes: 4 << 30},
 }
 
 // numbers are the measurements of one tool, one entry a run.
@@ -44,6 +46,7 @@ type outcome struct {
 	testcase
 	by          []numbers // in the order of the tools
 	copy, write []time.Duration
+	fork        []time.Duration // of a program with as much memory, in small pages
 }
 
 // measure runs a case with every tool in turns.
@@ -60,6 +63,13 @@ func (b *bench) measure(c testcase) (*outcome, error) {
 				return nil, err
 			}
 			o.copy, o.write = append(o.copy, cp), append(o.write, w)
+			if c.target == "memory" {
+				d, err := b.fork(c.count)
+				if err != nil {
+					return nil, err
+				}
+				o.fork = append(o.fork, d)
+			}
 		}
 		for j, t := range b.tools {
 			n := &o.by[j]

@@ -113,7 +113,16 @@ func (b *bench) run(fermata, criu, dir, only string) (table []*outcome, err erro
 		}
 		table = append(table, o)
 	}
-	b.print(table)
+	if len(table) > 0 {
+		b.print(table)
+	}
+	for _, x := range extras {
+		if wanted(x.name, only) {
+			if err := x.run(b, x.name); err != nil {
+				return nil, fmt.Errorf("%s: %w", x.name, err)
+			}
+		}
+	}
 	return table, nil
 }
 

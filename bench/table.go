@@ -170,6 +170,12 @@ func (b *bench) printBounds(table []*outcome) {
 				rate(median(n.checkpoint)), rate(median(n.kill)), rate(median(n.restore)))
 		}
 	}
+	for _, o := range table {
+		if len(o.fork) > 0 {
+			own := median(o.by[0].frozen)
+			fmt.Fprintf(w, "%s: a fork of it takes %s ms, and it stands still for %s (%s)\n", o.name, ms(median(o.fork)), ms(own), ratio(own, median(o.fork)))
+		}
+	}
 }
 
 // The lines of a document between which record puts a table.
