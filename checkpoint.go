@@ -114,6 +114,7 @@ type checkpoint struct {
 	done     atomic.Int64
 	notes    []string
 	held     string // why there shall be no snapshot of the memory
+	room     *room  // for one
 }
 
 func (c *checkpoint) progress(phase string, done, total int64) {
@@ -155,6 +156,11 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	}()
 	private := collect.Private(c.roots)
 	survey := collect.Look(c.roots, c.exclude)
+	if c.opt.After == AfterResume && c.held == "" && c.opt.Snapshot != SnapshotNever && private > bufferMax {
+		// What is not known now is asked for in the freeze, and an error is heard
+		// of there.
+		c.room, _ = lookRoom(survey.PIDs)
+	}
 	prepared.Wait()
 	if err := c.guarded(); err != nil {
 		return nil, err
@@ -515,7 +521,13 @@ func (c *checkpoint) trySnapshot() error {
 	case c.held != "":
 		return &collect.SnapshotError{Err: errors.New(c.held)}
 	}
-	if err := snapshotRoom(tasks, filepath.Dir(c.opt.To)); err != nil {
+	if c.room == nil {
+		var err error
+		if c.room, err = lookRoom(nil); err != nil {
+			return &collect.SnapshotError{Err: err}
+		}
+	}
+	if err := c.room.forSnapshots(tasks, filepath.Dir(c.opt.To)); err != nil {
 		return &collect.SnapshotError{Err: err}
 	}
 	return c.col.TakeSnapshots()

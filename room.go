@@ -22,20 +22,64 @@ import (
 // spare is what of the machine's memory is left alone: a 32nd, at least 64 MiB.
 func spare(total uint64) uint64 { return max(total/32, 64<<20) }
 
-// snapshotRoom tells why there is no room for snapshots of tasks that have so
-// many bytes of memory each, nil when there is. dir is where the checkpoint
-// goes: on tmpfs that takes memory too.
-func snapshotRoom(tasks map[int]uint64, dir string) error {
+// room is what is known of the memory that may be taken: read before the freeze,
+// as far as it is known by then whom it is about.
+type room struct {
+	machine map[string]uint64
+	groups  map[int][]string  // of a process
+	left    map[string]uint64 // of a group
+}
+
+// roomAhead is of how many processes the groups are read ahead.
+const roomAhead = 256
+
+// lookRoom looks how much memory some processes may take.
+func lookRoom(pids map[int]bool) (*room, error) {
 	m, err := meminfo()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	r := &room{machine: m, groups: map[int][]string{}, left: map[string]uint64{}}
+	for pid := range pids {
+		if len(r.groups) == roomAhead {
+			break
+		}
+		for _, g := range r.groupsOf(pid) {
+			r.leftIn(g)
+		}
+	}
+	return r, nil
+}
+
+func (r *room) groupsOf(pid int) []string {
+	g, ok := r.groups[pid]
+	if !ok {
+		g = memoryGroups(pid)
+		r.groups[pid] = g
+	}
+	return g
+}
+
+func (r *room) leftIn(group string) uint64 {
+	n, ok := r.left[group]
+	if !ok {
+		n = groupRoom(group)
+		r.left[group] = n
+	}
+	return n
+}
+
+// forSnapshots tells why there is no room for snapshots of tasks that have so
+// many bytes of memory each, nil when there is. dir is where the checkpoint
+// goes: on tmpfs that takes memory too.
+func (r *room) forSnapshots(tasks map[int]uint64, dir string) error {
+	m := r.machine
 	var need uint64
 	groups := map[string]uint64{}
 	for pid, n := range tasks {
 		n += n/256 + 1<<20 // page tables
 		need += n
-		for _, g := range memoryGroups(pid) {
+		for _, g := range r.groupsOf(pid) {
 			groups[g] += n
 		}
 	}
@@ -52,7 +96,7 @@ func snapshotRoom(tasks map[int]uint64, dir string) error {
 		return fmt.Errorf("up to %d MiB of memory could be needed meanwhile, and %d MiB are available", (need+image)>>20, have>>20)
 	}
 	for g, n := range groups {
-		if have := groupRoom(g); min(n, need) > have {
+		if have := r.leftIn(g); min(n, need) > have {
 			return fmt.Errorf("up to %d MiB of memory could be needed meanwhile, and the cgroup %s allows %d MiB more", min(n, need)>>20, g, have>>20)
 		}
 	}

@@ -34,7 +34,12 @@ func TestGroupRoom(t *testing.T) {
 }
 
 func TestSnapshotRoom(t *testing.T) {
-	if err := snapshotRoom(map[int]uint64{os.Getpid(): 1 << 20}, t.TempDir()); err != nil {
+	self := map[int]bool{os.Getpid(): true}
+	r, err := lookRoom(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.forSnapshots(map[int]uint64{os.Getpid(): 1 << 20}, t.TempDir()); err != nil {
 		t.Errorf("for 1 MiB: %v", err)
 	}
 	// A single process cannot need more than all the anonymous memory there is,
@@ -47,7 +52,7 @@ func TestSnapshotRoom(t *testing.T) {
 	for i := range m["MemTotal"]>>20 + 1 {
 		many[-int(i)-1] = 1 << 20
 	}
-	if err := snapshotRoom(many, t.TempDir()); err == nil || !strings.Contains(err.Error(), "MiB are available") {
+	if err := r.forSnapshots(many, t.TempDir()); err == nil || !strings.Contains(err.Error(), "MiB are available") {
 		t.Errorf("for as many processes as there are MiB: %v", err)
 	}
 }
