@@ -265,14 +265,16 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		thawed = true
 		c.frozen = time.Since(c.tree.Began())
 		defer c.watch.Patience(0)
+		var letGo error
 		if c.opt.After != AfterKill { // in a frozen group of version 1 nothing ends
+			letGo = c.col.LetGo() // nor does an executor run in one
 			if err := c.freezer.Close(); err != nil {
 				c.notes = append(c.notes, err.Error())
 			}
 		}
 		switch c.opt.After {
 		case AfterStop:
-			return c.tree.ThawStopped()
+			return errors.Join(letGo, c.tree.ThawStopped())
 		case AfterKill:
 			// Connections within the tree shall not outlive it.
 			done, err := c.col.Files.BeforeKill()
@@ -282,12 +284,13 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			if err := c.tree.Kill(); err != nil {
 				return err // some of it may go on
 			}
+			c.col.Forget()
 			if err := done(); err != nil {
 				c.notes = append(c.notes, err.Error())
 			}
 			return nil
 		}
-		err := c.tree.Thaw()
+		err := errors.Join(letGo, c.tree.Thaw())
 		// Whether or not this becomes a checkpoint, the calls were interrupted.
 		noted.Go(c.col.NoteWaits)
 		return err

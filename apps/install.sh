@@ -31,6 +31,7 @@ redis-server redis-server
 ruby ruby
 screen screen
 sqlite3 sqlite3
+strace strace
 tmux tmux
 vim vim
 xz xz-utils

@@ -1,7 +1,7 @@
 // kind: trees
-// state: a child that is being traced by its parent
+// state: a child that its tracer, who has not seized it, lets run
 // users: root nobody
-// refused: trac
+// refused: runs under its tracer
 #include "conformance.h"
 #include <sys/ptrace.h>
 

@@ -9,6 +9,7 @@ import (
 	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/tracee"
 )
 
 // callOf gives the number and arguments of the system call a thread is in.
@@ -57,4 +58,52 @@ func setArch(e *criu_core.CoreEntry, r *sys.Regs, tidAddr uint64) {
 			Mode: core_x86.UserX86RegsMode_NATIVE.Enum(),
 		},
 	}
+}
+
+// debugRegs are where struct user has the debug registers (u_debugreg,
+// arch/x86/include/asm/user_64.h): the addresses, the status, the control.
+var debugRegs = [...]int{0, 1, 2, 3, 6, 7}
+
+const debugRegsAt = 848 // offsetof(struct user, u_debugreg)
+
+// debugRegisters reads a traced thread's breakpoints of the processor; nil when
+// none is in use.
+func debugRegisters(x tracee.Traced) ([]uint64, error) {
+	control, err := x.User(debugRegsAt + 8*7)
+	if err != nil {
+		return nil, err
+	}
+	status, err := x.User(debugRegsAt + 8*6)
+	if err != nil || control == 0 && status == 0 {
+		return nil, err
+	}
+	var all []uint64
+	for _, i := range debugRegs {
+		v, err := x.User(debugRegsAt + 8*uint64(i))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// SetDebugRegisters gives a traced thread what debugRegisters has read.
+func SetDebugRegisters(x tracee.Traced, all []uint64) error {
+	for i, v := range all {
+		if v == 0 || i >= len(debugRegs) {
+			continue
+		}
+		if err := x.SetUser(debugRegsAt+8*uint64(debugRegs[i]), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beforeCall tells whether a thread that stands at the entry of a system call has
+// come there by a `syscall` that lies in its text, so that it can issue it again.
+func beforeCall(pid int, r *sys.Regs) bool {
+	var b [2]byte
+	return sys.ReadMem(pid, r.Rip-2, b[:]) == nil && b == [2]byte{0x0f, 0x05}
 }

@@ -72,6 +72,9 @@ func (b *batch) answers() error {
 // ask runs the batches of a process: one in every thread, all at once, and adds
 // what they say to the image.
 func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) error {
+	if t.traced {
+		return c.askTraced(t, core, x)
+	}
 	if t.guest == nil {
 		return nil // refused before
 	}

@@ -68,6 +68,9 @@ type Collector struct {
 	groups       *cgroups
 	attached     map[uint64]uint64     // of SysV segments: how many areas of the tree map them
 	secure       map[int]*seccompState // of threads under seccomp
+	tracers      map[int]*Task         // of tracing threads, when any task is traced
+	ran          map[*tracee.Thread]*running
+	owing        map[*tracee.Executor]*tracee.Owing
 	// ownVdso is this kernel's vdso image.
 	vdsoSize uint64
 }
@@ -99,6 +102,12 @@ type Task struct {
 	held     map[*Area]bool // areas that are read while it stands still
 	runs     *fm.PageRuns
 	facts    facts
+	begun    bool // it has an executor, or was refused
+	traced   bool // its threads have tracers in the tree
+	tracer   bool // threads of it trace others
+	owes     bool // its executors stay until the tree goes on
+	kobjs    *criu_core.TaskKobjIdsEntry
+	tracedBy map[*tracee.Thread]*fm.Traced
 }
 
 // Survey is what is read before the freeze, to make the freeze short.
@@ -220,12 +229,17 @@ func (c *Collector) inTree(id int) bool {
 // registers. It is harmless to call twice.
 func (c *Collector) Release() error {
 	var first error
+	var kept []*tracee.Guest
 	for _, g := range c.guests {
+		if c.owes(g) {
+			kept = append(kept, g) // until the tree goes on (LetGo)
+			continue
+		}
 		if err := g.Release(); err != nil && first == nil {
 			first = err
 		}
 	}
-	c.guests = nil
+	c.guests = kept
 	return first
 }
 
@@ -237,24 +251,38 @@ func (c *Collector) Pending() error {
 		if t.Zombie || t.core == nil {
 			continue
 		}
-		shared, err := sys.PeekSignals(t.At(), true)
-		if err != nil {
-			return fmt.Errorf("pid %d: pending signals: %w", t.PID, err)
-		}
-		t.core.Tc.SignalsS = queue(shared)
-		settleTimers(t.core.GetTc(), t.Process.Pending, shared)
-		for i, th := range t.Threads {
-			own, err := sys.PeekSignals(th.TID, false)
-			if err != nil {
-				return fmt.Errorf("thread %d: pending signals: %w", th.TID, err)
+		if t.traced {
+			if err := c.stillPending(t); err != nil {
+				return err
 			}
-			if i < len(t.threads) {
-				t.threads[i].ThreadCore.SignalsP = queue(own)
-			}
-			shared = append(shared, own...)
+			continue
 		}
-		c.overruns(t, shared)
+		if err := t.paused(func() error { return c.pending(t) }); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// pending does so for one process.
+func (c *Collector) pending(t *Task) error {
+	shared, err := sys.PeekSignals(t.At(), true)
+	if err != nil {
+		return fmt.Errorf("pid %d: pending signals: %w", t.PID, err)
+	}
+	t.core.Tc.SignalsS = queue(shared)
+	settleTimers(t.core.GetTc(), t.Process.Pending, shared)
+	for i, th := range t.Threads {
+		own, err := sys.PeekSignals(th.TID, false)
+		if err != nil {
+			return fmt.Errorf("thread %d: pending signals: %w", th.TID, err)
+		}
+		if i < len(t.threads) {
+			t.threads[i].ThreadCore.SignalsP = queue(own)
+		}
+		shared = append(shared, own...)
+	}
+	c.overruns(t, shared)
 	return nil
 }
 
@@ -314,7 +342,10 @@ func settleTimers(tc *criu_core.TaskCoreEntry, before, now []sys.Siginfo) {
 
 // Close releases the tasks and gives up what the collection held.
 func (c *Collector) Close() error {
-	first := c.Release()
+	first := c.LetGo()
+	if err := c.Release(); first == nil {
+		first = err
+	}
 	if c.list != nil {
 		c.list.Close()
 		c.list = nil
@@ -338,8 +369,20 @@ func (c *Collector) Collect() error {
 		}
 		c.Tasks = append(c.Tasks, t)
 	}
+	traced, err := c.enterTracers()
+	if err != nil {
+		return err
+	}
 	for _, t := range c.Tasks {
+		if t.traced {
+			continue // what its threads are like their tracers tell
+		}
 		if err := c.task(t); err != nil {
+			return fmt.Errorf("pid %d (%s): %w", t.PID, t.Comm, err)
+		}
+	}
+	for _, t := range traced {
+		if err := c.tracedTask(t); err != nil {
 			return fmt.Errorf("pid %d (%s): %w", t.PID, t.Comm, err)
 		}
 	}

@@ -52,7 +52,7 @@ func (c *Collector) readMap(t *Task) ([]procfs.Smap, error) {
 		return nil, err
 	}
 	t.private = (m.Resident-min(m.Shared, m.Resident))*sys.PageSize + t.Status.VmSwap
-	t.large = c.SnapshotAbove > 0 && t.private >= c.SnapshotAbove
+	t.large = c.SnapshotAbove > 0 && t.private >= c.SnapshotAbove && !t.traced && !t.tracer
 	if !t.large || t.Status.VmLck != 0 { // a fork does not inherit locks
 		return t.facts.readAreas()
 	}
@@ -130,6 +130,9 @@ func (c *Collector) TakeSnapshots() error {
 					s.Drop = append(s.Drop, [2]uint64{a.Start, a.End})
 				}
 			}
+		}
+		if s.Subreaper && t.owes {
+			return noSnapshot("pid %d traces others, which it has to let go again", t.PID)
 		}
 		if s.Snapshot || s.Subreaper {
 			subjects, of = append(subjects, s), append(of, t)

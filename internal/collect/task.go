@@ -41,30 +41,10 @@ func (c *Collector) task(t *Task) error {
 	if t.Zombie {
 		return c.zombie(t, x)
 	}
-	if ok, err := c.supported(t); !ok || err != nil {
+	if ok, err := c.begin(t); !ok || err != nil {
 		return err
 	}
-	ids, err := c.kobjIDs(t.At())
-	if err != nil {
-		return fmt.Errorf("kcmp: %w", err)
-	}
-	t.VM = ids.GetVmId()
-	t.SharesMM = c.sharing[t.VM]
-	if t.SharesMM == nil {
-		c.sharing[t.VM] = t
-		if err := c.readAreas(t); err != nil {
-			return err
-		}
-	}
-	for _, th := range t.Threads {
-		if err := c.shorten(th); err != nil {
-			return fmt.Errorf("thread %d: %w", th.TID, err)
-		}
-	}
-	if err := c.enter(t); err != nil {
-		return err
-	}
-
+	ids := t.kobjs
 	core := &criu_core.CoreEntry{Ids: ids}
 	tc := &criu_core.TaskCoreEntry{
 		TaskState: proto.Uint32(StateAlive), ExitCode: proto.Uint32(0),
@@ -96,6 +76,42 @@ func (c *Collector) task(t *Task) error {
 	}
 	c.Image.Add(image.Of("task-extra", t.PID), x)
 	return nil
+}
+
+// begin looks at what decides whether a task can be saved, reads its memory map
+// and brings the executor in. ok is false when it was refused.
+func (c *Collector) begin(t *Task) (ok bool, err error) {
+	if t.begun {
+		return t.kobjs != nil, nil
+	}
+	t.begun = true
+	if ok, err := c.supported(t); !ok || err != nil {
+		return false, err
+	}
+	ids, err := c.kobjIDs(t.At())
+	if err != nil {
+		return false, fmt.Errorf("kcmp: %w", err)
+	}
+	t.VM = ids.GetVmId()
+	t.SharesMM = c.sharing[t.VM]
+	if t.SharesMM == nil {
+		c.sharing[t.VM] = t
+		if err := c.readAreas(t); err != nil {
+			return false, err
+		}
+	}
+	if !t.traced {
+		for _, th := range t.Threads {
+			if err := c.shorten(th); err != nil {
+				return false, fmt.Errorf("thread %d: %w", th.TID, err)
+			}
+		}
+		if err := c.enter(t); err != nil {
+			return false, err
+		}
+	}
+	t.kobjs = ids
+	return true, nil
 }
 
 func groupStop(t *Task) int {
@@ -167,7 +183,9 @@ func (c *Collector) supported(t *Task) (bool, error) {
 			st = &s
 			t.status[th.TID] = st
 		}
-		if st.Seccomp != 0 && ok {
+		if st.Seccomp != 0 && t.traced {
+			no("seccomp", "it is traced by another task of the tree, and runs under seccomp", "end its tracer first")
+		} else if st.Seccomp != 0 && ok {
 			var err error
 			if ok, err = c.seccomp(t, th, st); err != nil {
 				return false, err
@@ -209,6 +227,9 @@ func (c *Collector) slots(t *Task) int {
 	n := c.threadsIn(t.VM)
 	if t.large {
 		n += tracee.SnapshotRoom
+	}
+	if t.tracer {
+		n += t.tracingThreads(c.tracers) // for what each owes
 	}
 	return n
 }

@@ -34,6 +34,8 @@ type thread struct {
 	extra *fm.ThreadExtra
 	exec  *tracee.Executor
 	wait  *waits.Wait // the timed call it goes on in
+	// raw are the registers that its tracer in the tree gives it.
+	raw sys.Regs
 	// filters are its seccomp filters, the oldest first.
 	filters []*criu_seccomp.SeccompFilter
 }
@@ -136,6 +138,9 @@ func load(im *image.Image) (procs []*proc, err error) {
 		if err := p.load(im, e.GetThreads()); err != nil {
 			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 		}
+	}
+	if err := checkTracers(procs); err != nil {
+		return nil, err
 	}
 	owner := map[uint32]*proc{}
 	for _, p := range procs {

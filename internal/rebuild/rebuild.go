@@ -608,11 +608,7 @@ func (b *builder) finish() error {
 		return err
 	}
 	var insns = map[*proc]uint64{}
-	for i := len(b.procs) - 1; i >= 0; i-- {
-		p := b.procs[i]
-		if p.zombie {
-			continue
-		}
+	for _, p := range b.settling() {
 		insn, ok := insns[p.vmOwner]
 		if !ok {
 			var err error
@@ -625,8 +621,17 @@ func (b *builder) finish() error {
 			return fmt.Errorf("%s: %w", p.describe(), err)
 		}
 		p.settled = true
+		if err := b.traceAgain(p, insns); err != nil {
+			return fmt.Errorf("%s: %w", p.describe(), err)
+		}
 		if err := b.leave(p, insn); err != nil {
 			return fmt.Errorf("%s: %w", p.describe(), err)
+		}
+		if p.traced() {
+			if err := b.park(p, insn); err != nil {
+				return fmt.Errorf("%s: %w", p.describe(), err)
+			}
+			continue
 		}
 		if s := int(p.extra.GetStopSignal()); s != 0 || b.opt.Stopped {
 			if s == 0 {
@@ -764,6 +769,9 @@ func (b *builder) release() error {
 	}
 	for _, p := range b.procs {
 		for _, t := range p.live() {
+			if t.extra.Traced != nil {
+				continue // its tracer has it
+			}
 			if err := sys.Detach(t.exec.TID, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("thread %d: detach: %w", t.tid, err)
 			}
@@ -772,7 +780,7 @@ func (b *builder) release() error {
 	b.made = nil
 	b.keepIPC()
 	for _, p := range b.procs {
-		if !p.zombie && (b.opt.Stopped || p.extra.GetStopSignal() != 0) {
+		if !p.zombie && !p.traced() && (b.opt.Stopped || p.extra.GetStopSignal() != 0) {
 			awaitStopped(p.live()[0].exec.TID)
 		}
 	}

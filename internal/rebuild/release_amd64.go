@@ -46,6 +46,7 @@ func (b *builder) leave(p *proc, insn uint64) error {
 	}
 	for _, t := range p.live() {
 		regs := regsOf(t.core)
+		t.raw = regs
 		args := [6]uint64{regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9}
 		t.exec.Reset()
 		at, buf := t.exec.Data(16)
@@ -64,6 +65,7 @@ func (b *builder) leave(p *proc, insn uint64) error {
 					return fmt.Errorf("thread %d: interrupted call: %w", t.tid, err)
 				}
 				if !armed {
+					t.raw = tracee.BeginAnew(t.raw, t.raw.Orig_rax)
 					regs.Rip -= 2
 					regs.Rax = regs.Orig_rax
 					if nr := t.extra.GetRestart().GetNr(); nr != 0 {
@@ -155,4 +157,22 @@ func (b *builder) arm(t *thread, insn uint64, args [6]uint64, at uint64, buf []b
 	// Anything else than an interrupted call means that it would not block:
 	// issued again by the program, it says so itself.
 	return false, nil
+}
+
+// pausing gives registers with which a thread waits, at a `syscall` at insn, for
+// its tracer.
+func pausing(r sys.Regs, insn uint64) sys.Regs { return calling(r, insn, unix.SYS_PAUSE) }
+
+// calling gives registers that issue a system call without arguments at insn.
+func calling(r sys.Regs, insn, nr uint64) sys.Regs {
+	r.Rip, r.Rax, r.Orig_rax = insn, nr, ^uint64(0)
+	return r
+}
+
+// issuing gives registers that issue the system call again before which a thread
+// was held.
+func issuing(r sys.Regs) sys.Regs {
+	r.Rip -= 2
+	r.Rax, r.Orig_rax = r.Orig_rax, ^uint64(0)
+	return r
 }

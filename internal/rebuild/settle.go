@@ -348,6 +348,9 @@ func (b *builder) drain(p *proc) error {
 
 // signals queues what was pending, for the process and for each thread.
 func (b *builder) signals(p *proc) error {
+	if err := b.queueStops(p); err != nil {
+		return err
+	}
 	if err := b.queueSignals(p, p.threads[0], p.core.GetTc().GetSignalsS(), true); err != nil {
 		return err
 	}

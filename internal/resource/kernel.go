@@ -32,6 +32,35 @@ func (d *Dump) Kernel() (*kmem.Reader, error) {
 	return o.r, o.err
 }
 
+// KernelTask gives what the kernel has of a thread (struct task_struct).
+func (d *Dump) KernelTask(pid, tid int) (*kmem.Reader, kmem.Object, error) {
+	k, err := d.Kernel()
+	if err != nil {
+		return nil, kmem.Object{}, err
+	}
+	fd, err := d.pidfd(pid)
+	if err != nil {
+		return nil, kmem.Object{}, err
+	}
+	t := k.Process(fd, pid)
+	if pid != tid {
+		s := t.Ptr("signal", "signal_struct")
+		t.Addr = 0
+		for _, at := range k.List(s.Addr+s.Offset("thread_head"), false) {
+			if x := k.At("list_head", at).Of("task_struct", "thread_node"); k.PID(x.Ptr("thread_pid", "pid")) == tid {
+				t = x
+			}
+		}
+	}
+	if err := k.Err(); err != nil {
+		return nil, t, fmt.Errorf("thread %d: %w", tid, err)
+	}
+	if t.Nil() {
+		return nil, t, fmt.Errorf("%w: no thread %d", kmem.ErrChanged, tid)
+	}
+	return k, t, nil
+}
+
 // Overruns gives, for the POSIX timers of a process, how often each has expired
 // since its signal was queued (struct k_itimer, it_overrun). The kernel tells that
 // when the signal is delivered and not before. timer_gettime(2) must have been

@@ -8,23 +8,27 @@ import (
 // names are repeated so that the set reads whole. All need the calling OS
 // thread to be the tracer.
 const (
-	ptraceCont       = 7
-	ptraceSyscall    = 24
+	PtracePeekUser   = 3
+	PtracePokeUser   = 6
+	PtraceCont       = 7
+	PtraceGetRegs    = 12
+	PtraceSetRegs    = 13
+	PtraceSyscall    = 24
 	ptraceDetach     = 17
-	ptraceSetOptions = 0x4200
-	ptraceGetEvent   = 0x4201
-	ptraceGetSiginfo = 0x4202
-	ptraceGetRegset  = 0x4204 // 2.6.34
+	PtraceSetOptions = 0x4200
+	PtraceGetEvent   = 0x4201
+	PtraceGetSiginfo = 0x4202
+	PtraceGetRegset  = 0x4204 // 2.6.34
 	ptraceSetRegset  = 0x4205
-	ptraceSeize      = 0x4206 // 3.4
-	ptraceInterrupt  = 0x4207 // 3.4
+	PtraceSeize      = 0x4206 // 3.4
+	PtraceInterrupt  = 0x4207 // 3.4
 	ptraceListen     = 0x4208 // 3.4
-	ptracePeekSig    = 0x4209 // 3.10
-	ptraceGetSigmask = 0x420a // 3.11
-	ptraceSetSigmask = 0x420b // 3.11
+	PtracePeekSig    = 0x4209 // 3.10
+	PtraceGetSigmask = 0x420a // 3.11
+	PtraceSetSigmask = 0x420b // 3.11
 	ptraceSysInfo    = 0x420e // 5.3
-	ptraceGetRseq    = 0x420f // 5.13
-	ptraceGetSud     = 0x4211 // 6.4
+	PtraceGetRseq    = 0x420f // 5.13
+	PtraceGetSud     = 0x4211 // 6.4
 )
 
 // Options of PTRACE_SEIZE and PTRACE_SETOPTIONS.
@@ -35,9 +39,10 @@ const (
 	OptSuspendSeccomp  = 1 << 21 // 4.3; needs CAP_SYS_ADMIN in the initial namespace
 	EventStop          = 128     // PTRACE_EVENT_STOP
 	peekSigInfoShared  = 1       // PTRACE_PEEKSIGINFO_SHARED
-	noteX86Xstate      = 0x202   // NT_X86_XSTATE
+	NoteXstate         = 0x202   // NT_X86_XSTATE
 	notePrstatus       = 1       // NT_PRSTATUS
 	siginfoSize        = 128     // sizeof(siginfo_t)
+	RseqSize           = 24      // sizeof(struct ptrace_rseq_configuration)
 	peekBatch          = 32
 	maxSignalQueueRead = 1 << 20
 )
@@ -52,19 +57,19 @@ func ptrace(req, tid int, addr, data uintptr) error {
 
 // Seize makes the calling OS thread the tracer of tid without stopping it
 // (PTRACE_SEIZE, Linux 3.4). opts are Opt… bits.
-func Seize(tid int, opts uintptr) error { return ptrace(ptraceSeize, tid, 0, opts) }
+func Seize(tid int, opts uintptr) error { return ptrace(PtraceSeize, tid, 0, opts) }
 
 // SetOptions replaces the trace options of a stopped tracee.
-func SetOptions(tid int, opts uintptr) error { return ptrace(ptraceSetOptions, tid, 0, opts) }
+func SetOptions(tid int, opts uintptr) error { return ptrace(PtraceSetOptions, tid, 0, opts) }
 
 // Interrupt asks a seized tracee to stop; the stop is reported to Wait.
-func Interrupt(tid int) error { return ptrace(ptraceInterrupt, tid, 0, 0) }
+func Interrupt(tid int) error { return ptrace(PtraceInterrupt, tid, 0, 0) }
 
 // Cont lets a stopped tracee run on, delivering signal sig if it is not 0.
-func Cont(tid, sig int) error { return ptrace(ptraceCont, tid, 0, uintptr(sig)) }
+func Cont(tid, sig int) error { return ptrace(PtraceCont, tid, 0, uintptr(sig)) }
 
 // ContSyscall is Cont until the next entry to or exit from a system call.
-func ContSyscall(tid int) error { return ptrace(ptraceSyscall, tid, 0, 0) }
+func ContSyscall(tid int) error { return ptrace(PtraceSyscall, tid, 0, 0) }
 
 // Listen puts a tracee in group-stop back into it, so that SIGCONT still works.
 func Listen(tid int) error { return ptrace(ptraceListen, tid, 0, 0) }

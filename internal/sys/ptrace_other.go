@@ -10,3 +10,12 @@ func GetRegs(int) (Regs, error) { return Regs{}, ErrArch }
 
 // SetRegs needs an amd64 machine.
 func SetRegs(int, *Regs) error { return ErrArch }
+
+// RegsSize is the size of Regs.
+const RegsSize = 0
+
+// DecodeRegs needs an amd64 machine.
+func DecodeRegs([]byte) (r Regs) { return r }
+
+// EncodeRegs needs an amd64 machine.
+func EncodeRegs(*Regs) []byte { return nil }

@@ -34,32 +34,32 @@ func wait4(tid, opts int, sched bool) (int, unix.WaitStatus, error) {
 
 // GetSigmask reads a stopped tracee's blocked signals (PTRACE_GETSIGMASK, 3.11).
 func GetSigmask(tid int) (mask uint64, err error) {
-	err = ptrace(ptraceGetSigmask, tid, 8, uintptr(unsafe.Pointer(&mask)))
+	err = ptrace(PtraceGetSigmask, tid, 8, uintptr(unsafe.Pointer(&mask)))
 	return mask, err
 }
 
 // SetSigmask replaces a stopped tracee's blocked signals.
 func SetSigmask(tid int, mask uint64) error {
-	return ptrace(ptraceSetSigmask, tid, 8, uintptr(unsafe.Pointer(&mask)))
+	return ptrace(PtraceSetSigmask, tid, 8, uintptr(unsafe.Pointer(&mask)))
 }
 
 // GetEventMessage reads PTRACE_GETEVENTMSG.
 func GetEventMessage(tid int) (msg uint64, err error) {
-	err = ptrace(ptraceGetEvent, tid, 0, uintptr(unsafe.Pointer(&msg)))
+	err = ptrace(PtraceGetEvent, tid, 0, uintptr(unsafe.Pointer(&msg)))
 	return msg, err
 }
 
 // GetSiginfo reads the signal a tracee in signal-delivery-stop is about to get;
 // in a group-stop it fails with EINVAL.
 func GetSiginfo(tid int) (si Siginfo, err error) {
-	err = ptrace(ptraceGetSiginfo, tid, 0, uintptr(unsafe.Pointer(&si)))
+	err = ptrace(PtraceGetSiginfo, tid, 0, uintptr(unsafe.Pointer(&si)))
 	return si, err
 }
 
 // GetRseq reads a stopped tracee's rseq registration
 // (PTRACE_GET_RSEQ_CONFIGURATION, 5.13). Pointer is 0 when there is none.
 func GetRseq(tid int) (c RseqConfiguration, err error) {
-	err = ptrace(ptraceGetRseq, tid, unsafe.Sizeof(c), uintptr(unsafe.Pointer(&c)))
+	err = ptrace(PtraceGetRseq, tid, unsafe.Sizeof(c), uintptr(unsafe.Pointer(&c)))
 	return c, err
 }
 
@@ -68,7 +68,7 @@ func GetRseq(tid int) (c RseqConfiguration, err error) {
 // false on older kernels).
 func UserDispatch(tid int) bool {
 	var c [4]uint64 // struct ptrace_sud_config: mode, selector, offset, len
-	return ptrace(ptraceGetSud, tid, unsafe.Sizeof(c), uintptr(unsafe.Pointer(&c))) == nil && c[0] != 0
+	return ptrace(PtraceGetSud, tid, unsafe.Sizeof(c), uintptr(unsafe.Pointer(&c))) == nil && c[0] != 0
 }
 
 // SyscallStop tells whether a tracee in syscall-stop enters or leaves its call
@@ -95,7 +95,7 @@ func PeekSignals(tid int, shared bool) ([]Siginfo, error) {
 	var out []Siginfo
 	var buf [peekBatch]Siginfo
 	for len(out) < maxSignalQueueRead {
-		n, _, e := unix.RawSyscall6(unix.SYS_PTRACE, ptracePeekSig, uintptr(tid), uintptr(unsafe.Pointer(&a)), uintptr(unsafe.Pointer(&buf)), 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_PTRACE, PtracePeekSig, uintptr(tid), uintptr(unsafe.Pointer(&a)), uintptr(unsafe.Pointer(&buf)), 0, 0)
 		if e != 0 {
 			return out, e
 		}
@@ -112,7 +112,7 @@ func PeekSignals(tid int, shared bool) ([]Siginfo, error) {
 // (NT_X86_XSTATE) into buf and gives the part that was filled.
 func GetXstate(tid int, buf []byte) ([]byte, error) {
 	iov := unix.Iovec{Base: &buf[0], Len: uint64(len(buf))}
-	if err := ptrace(ptraceGetRegset, tid, noteX86Xstate, uintptr(unsafe.Pointer(&iov))); err != nil {
+	if err := ptrace(PtraceGetRegset, tid, NoteXstate, uintptr(unsafe.Pointer(&iov))); err != nil {
 		return nil, err
 	}
 	return buf[:iov.Len], nil
@@ -121,5 +121,5 @@ func GetXstate(tid int, buf []byte) ([]byte, error) {
 // SetXstate writes a stopped tracee's extended register state.
 func SetXstate(tid int, buf []byte) error {
 	iov := unix.Iovec{Base: &buf[0], Len: uint64(len(buf))}
-	return ptrace(ptraceSetRegset, tid, noteX86Xstate, uintptr(unsafe.Pointer(&iov)))
+	return ptrace(ptraceSetRegset, tid, NoteXstate, uintptr(unsafe.Pointer(&iov)))
 }

@@ -21,3 +21,17 @@ func GetRegs(tid int) (r Regs, err error) {
 func SetRegs(tid int, r *Regs) error {
 	return ptrace(unix.PTRACE_SETREGS, tid, 0, uintptr(unsafe.Pointer(r)))
 }
+
+// RegsSize is the size of Regs.
+const RegsSize = int(unsafe.Sizeof(Regs{}))
+
+// DecodeRegs reads Regs as the kernel stores them.
+func DecodeRegs(b []byte) (r Regs) {
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&r)), RegsSize), b)
+	return r
+}
+
+// EncodeRegs writes them.
+func EncodeRegs(r *Regs) []byte {
+	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(r)), RegsSize)...)
+}

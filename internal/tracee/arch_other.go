@@ -58,3 +58,12 @@ func numberIn([]byte) (uint64, bool)                          { return 0, false 
 func numbered(r sys.Regs, _ uint64) sys.Regs                  { return r }
 func savedPC([]byte, int, *sys.Regs) bool                     { return false }
 func savedPoint([]byte, int) point                            { return point{} }
+
+// BrokenOff needs an amd64 machine.
+func BrokenOff(*sys.Regs) bool { return false }
+
+// Reissued needs an amd64 machine.
+func Reissued(r sys.Regs) sys.Regs { return r }
+
+// IssuedAgain needs an amd64 machine.
+func IssuedAgain(r sys.Regs) sys.Regs { return r }

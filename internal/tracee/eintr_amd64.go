@@ -37,3 +37,34 @@ func again(r sys.Regs) sys.Regs {
 	r.Orig_rax = ^uint64(0)
 	return r
 }
+
+// BrokenOff tells whether a thread stands behind a system call that a stop has
+// ended, and that the kernel or a program that runs alone would go on with.
+func BrokenOff(r *sys.Regs) bool {
+	if int64(r.Orig_rax) < 0 {
+		return false
+	}
+	switch int64(r.Rax) {
+	case errRestartSys, errRestartNoIntr, errRestartNoHand, errRestartBlock:
+		return true
+	}
+	return deaf(r)
+}
+
+// Reissued gives registers with which such a thread goes on with its call, from
+// user mode: a timed one through its restart block.
+func Reissued(r sys.Regs) sys.Regs {
+	if RestartBlock(&r) {
+		r.Orig_rax = nrRestartSyscall
+	}
+	return again(r)
+}
+
+// IssuedAgain gives the registers of a thread whose call a stop has broken off
+// with EINTR as they are when it issues it once more; others as they are.
+func IssuedAgain(r sys.Regs) sys.Regs {
+	if deaf(&r) {
+		return again(r)
+	}
+	return r
+}

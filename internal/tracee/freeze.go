@@ -31,7 +31,10 @@ type Thread struct {
 	Dispatch bool
 	// GroupStop is the signal of the job-control stop the thread was in, or 0.
 	GroupStop int
-	process   *Process
+	// Tracer is the thread of the tree that traces this one, by which alone it can
+	// be examined; 0 when it is the calling one.
+	Tracer  int
+	process *Process
 	// held is a SIGSTOP that came during the session.
 	held    int
 	stopped bool
@@ -116,6 +119,8 @@ type Tree struct {
 	byPID     map[int]*Process
 	seen      map[int]*Thread
 	waiting   []*Thread
+	foreign   []*Thread // whom a thread of the tree traces
+	rested    bool      // they have come to rest once
 	opts      uintptr
 	began     time.Time
 	journal   *journal.Journal
@@ -216,7 +221,16 @@ func (t *Tree) freeze(roots []int, o FreezeOptions) error {
 		if err := t.await(deadline); err != nil {
 			return err
 		}
-		if !found {
+		if found {
+			continue
+		}
+		// Only now is it known who all belongs to the tree.
+		if err := t.checkTracers(); err != nil {
+			return err
+		}
+		if again, err := t.awaitForeign(); err != nil {
+			return err
+		} else if !again {
 			break
 		}
 	}
@@ -249,8 +263,8 @@ func (t *Tree) seizeProcess(pid int) (found bool, kids []int, err error) {
 			th := &Thread{TID: tid, process: p}
 			faultpoint.At("freeze.seize")
 			if err := sys.Seize(tid, t.opts); err != nil {
-				skip, err := t.cannotSeize(p, tid, err)
-				if err != nil {
+				var skip bool
+				if th.Tracer, skip, err = t.cannotSeize(p, tid, err); err != nil {
 					return found, nil, err
 				}
 				if skip {
@@ -259,11 +273,15 @@ func (t *Tree) seizeProcess(pid int) (found bool, kids []int, err error) {
 			}
 			t.seen[tid] = th
 			p.Threads = append(p.Threads, th)
-			t.waiting = append(t.waiting, th)
 			found = true
-			faultpoint.At("freeze.interrupt")
-			if err := sys.Interrupt(tid); err != nil && !errors.Is(err, unix.ESRCH) {
-				return found, nil, fmt.Errorf("thread %d: %w", tid, err)
+			if th.Tracer != 0 {
+				t.foreign = append(t.foreign, th)
+			} else {
+				t.waiting = append(t.waiting, th)
+				faultpoint.At("freeze.interrupt")
+				if err := sys.Interrupt(tid); err != nil && !errors.Is(err, unix.ESRCH) {
+					return found, nil, fmt.Errorf("thread %d: %w", tid, err)
+				}
 			}
 		}
 		c, err := procfs.ReadChildren(pid, tid)
@@ -277,32 +295,31 @@ func (t *Tree) seizeProcess(pid int) (found bool, kids []int, err error) {
 
 // cannotSeize says what a refused seize means: a zombie, a thread that has just
 // gone, another tracer, or no permission.
-func (t *Tree) cannotSeize(p *Process, tid int, cause error) (skip bool, err error) {
+func (t *Tree) cannotSeize(p *Process, tid int, cause error) (tracer int, skip bool, err error) {
 	st, err := procfs.ReadStatus(p.PID, tid)
 	if err != nil {
-		return true, nil
+		return 0, true, nil
 	}
 	switch {
 	case st.State == 'Z' || st.State == 'X':
+		if st.TracerPid != 0 {
+			return 0, false, untold(p.PID, tid, &st)
+		}
 		if tid == p.PID {
 			p.Zombie = true
 		}
-		return true, nil
+		return 0, true, nil
 	case st.TracerPid != 0:
-		return false, &fault.RefusedError{Reasons: []fault.Reason{{
-			PID: p.PID, Comm: st.Name, Object: fmt.Sprintf("thread %d", tid),
-			Why:    fmt.Sprintf("already traced by pid %d", st.TracerPid),
-			Remedy: "end the debugger or tracer first",
-		}}}
+		return st.TracerPid, false, nil
 	case errors.Is(cause, unix.ESRCH):
-		return true, nil
+		return 0, true, nil
 	case errors.Is(cause, unix.EPERM):
 		if st.Kthread {
-			return false, fault.Errorf(fault.ErrPermission, "pid %d (%s) is a kernel thread: it has no program to save", p.PID, st.Name)
+			return 0, false, fault.Errorf(fault.ErrPermission, "pid %d (%s) is a kernel thread: it has no program to save", p.PID, st.Name)
 		}
-		return false, fault.Errorf(fault.ErrPermission, "pid %d (%s, uid %d): not allowed to trace it: run as root or as its user", p.PID, st.Name, st.Uid[0])
+		return 0, false, fault.Errorf(fault.ErrPermission, "pid %d (%s, uid %d): not allowed to trace it: run as root or as its user", p.PID, st.Name, st.Uid[0])
 	}
-	return false, fmt.Errorf("thread %d: seize: %w", tid, cause)
+	return 0, false, fmt.Errorf("thread %d: seize: %w", tid, cause)
 }
 
 func gone(err error) bool {
@@ -462,11 +479,14 @@ func (t *Tree) read() error {
 		procs = append(procs, p)
 		t.dropWorkers(p)
 		for _, th := range p.Threads {
+			if th.Tracer != 0 {
+				continue // through its tracer (Traced)
+			}
 			if err := th.read(p.At(), buf); err != nil {
 				return err
 			}
 		}
-		if len(p.Threads) > 0 {
+		if len(p.Threads) > 0 && p.Threads[0].Tracer == 0 {
 			var err error
 			if p.Pending, err = sys.PeekSignals(p.Threads[0].TID, true); err != nil {
 				return fmt.Errorf("pid %d: pending signals: %w", p.PID, err)
@@ -574,7 +594,7 @@ func (t *Tree) ThawStopped() error { return t.release(int(unix.SIGSTOP)) }
 func (t *Tree) release(sig int) error {
 	var errs []error
 	for _, p := range t.Processes {
-		if stop := p.owed(); stop || sig != 0 && !p.Zombie && len(p.Threads) > 0 {
+		if stop := p.owed(); stop || sig != 0 && !p.Zombie && len(p.Threads) > 0 && !p.Traced() {
 			faultpoint.At("thaw.stop")
 			_ = unix.Kill(p.PID, unix.SIGSTOP)
 		}
@@ -664,7 +684,7 @@ func (t *Tree) Kill() error {
 	if t.journal != nil {
 		// Should we die in the middle, the guardian finishes it: half a tree is
 		// worse than none.
-		for _, p := range t.Processes {
+		for _, p := range t.tracedFirst() {
 			if !p.Zombie {
 				doom = append(doom, t.journal.Add(journal.Doom, uint64(p.PID), p.start()))
 			}
@@ -672,7 +692,7 @@ func (t *Tree) Kill() error {
 		faultpoint.At("kill.noted")
 		doom = append(doom, t.journal.Add(journal.Sentence))
 	}
-	for _, p := range t.Processes {
+	for _, p := range t.tracedFirst() {
 		if p.Zombie {
 			continue
 		}
@@ -690,7 +710,7 @@ func (t *Tree) Kill() error {
 		for i := len(p.Threads) - 1; i >= 0; i-- {
 			th := p.Threads[i]
 			th.stopped = false
-			for {
+			for th.Tracer == 0 {
 				st, err := sys.WaitSched(th.TID)
 				if err != nil || st.Exited() || st.Signaled() {
 					break

@@ -144,6 +144,13 @@ func (g *Guest) close(clean bool) {
 	g.Region = nil
 }
 
+// Forget gives the region up when the process has ended.
+func (g *Guest) Forget() {
+	if g != nil && g.Region != nil {
+		g.close(true)
+	}
+}
+
 // restore gives a thread its mask and registers back. With them it keeps its
 // restart block: nothing that ran in between used one.
 func (t *Thread) restore() error {

@@ -832,6 +832,7 @@ type ThreadExtra struct {
 	RseqFlags     *uint32                `protobuf:"varint,10,opt,name=rseq_flags,json=rseqFlags" json:"rseq_flags,omitempty"`
 	TscOff        *bool                  `protobuf:"varint,11,opt,name=tsc_off,json=tscOff" json:"tsc_off,omitempty"`
 	Exited        *uint32                `protobuf:"varint,12,opt,name=exited" json:"exited,omitempty"` // of a leader that has exited while other threads run, as wait(2) gives it
+	Traced        *Traced                `protobuf:"bytes,13,opt,name=traced" json:"traced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -950,6 +951,114 @@ func (x *ThreadExtra) GetExited() uint32 {
 	return 0
 }
 
+func (x *ThreadExtra) GetTraced() *Traced {
+	if x != nil {
+		return x.Traced
+	}
+	return nil
+}
+
+// A thread that another of the tree traces (ptrace(2)).
+type Traced struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tracer        *uint32                `protobuf:"varint,1,req,name=tracer" json:"tracer,omitempty"`                        // tid of that thread
+	Seized        *bool                  `protobuf:"varint,2,req,name=seized" json:"seized,omitempty"`                        // by PTRACE_SEIZE
+	Options       *uint32                `protobuf:"varint,3,req,name=options" json:"options,omitempty"`                      // PTRACE_O_...
+	Stop          *uint32                `protobuf:"varint,4,req,name=stop" json:"stop,omitempty"`                            // 1 about to get a signal, 2 before a system call, 3 behind one, 4 asked to stop, 5 runs
+	Siginfo       []byte                 `protobuf:"bytes,5,opt,name=siginfo" json:"siginfo,omitempty"`                       // of the signal
+	Unreported    *bool                  `protobuf:"varint,6,opt,name=unreported" json:"unreported,omitempty"`                // its tracer has not waited for the stop
+	Debug         []uint64               `protobuf:"varint,7,rep,name=debug" json:"debug,omitempty"`                          // debug registers, when any is in use
+	ToSyscall     *bool                  `protobuf:"varint,8,opt,name=to_syscall,json=toSyscall" json:"to_syscall,omitempty"` // it runs to the next entry to or exit from a system call
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traced) Reset() {
+	*x = Traced{}
+	mi := &file_fm_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traced) ProtoMessage() {}
+
+func (x *Traced) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traced.ProtoReflect.Descriptor instead.
+func (*Traced) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Traced) GetTracer() uint32 {
+	if x != nil && x.Tracer != nil {
+		return *x.Tracer
+	}
+	return 0
+}
+
+func (x *Traced) GetSeized() bool {
+	if x != nil && x.Seized != nil {
+		return *x.Seized
+	}
+	return false
+}
+
+func (x *Traced) GetOptions() uint32 {
+	if x != nil && x.Options != nil {
+		return *x.Options
+	}
+	return 0
+}
+
+func (x *Traced) GetStop() uint32 {
+	if x != nil && x.Stop != nil {
+		return *x.Stop
+	}
+	return 0
+}
+
+func (x *Traced) GetSiginfo() []byte {
+	if x != nil {
+		return x.Siginfo
+	}
+	return nil
+}
+
+func (x *Traced) GetUnreported() bool {
+	if x != nil && x.Unreported != nil {
+		return *x.Unreported
+	}
+	return false
+}
+
+func (x *Traced) GetDebug() []uint64 {
+	if x != nil {
+		return x.Debug
+	}
+	return nil
+}
+
+func (x *Traced) GetToSyscall() bool {
+	if x != nil && x.ToSyscall != nil {
+		return *x.ToSyscall
+	}
+	return false
+}
+
 // A system call that was interrupted with time left.
 type RestartBlock struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -961,7 +1070,7 @@ type RestartBlock struct {
 
 func (x *RestartBlock) Reset() {
 	*x = RestartBlock{}
-	mi := &file_fm_proto_msgTypes[9]
+	mi := &file_fm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1082,7 @@ func (x *RestartBlock) String() string {
 func (*RestartBlock) ProtoMessage() {}
 
 func (x *RestartBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[9]
+	mi := &file_fm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1095,7 @@ func (x *RestartBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBlock.ProtoReflect.Descriptor instead.
 func (*RestartBlock) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{9}
+	return file_fm_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RestartBlock) GetNr() uint32 {
@@ -1028,7 +1137,7 @@ type TaskExtra struct {
 
 func (x *TaskExtra) Reset() {
 	*x = TaskExtra{}
-	mi := &file_fm_proto_msgTypes[10]
+	mi := &file_fm_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1149,7 @@ func (x *TaskExtra) String() string {
 func (*TaskExtra) ProtoMessage() {}
 
 func (x *TaskExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[10]
+	mi := &file_fm_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1162,7 @@ func (x *TaskExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskExtra.ProtoReflect.Descriptor instead.
 func (*TaskExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{10}
+	return file_fm_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TaskExtra) GetPid() uint32 {
@@ -1180,7 +1289,7 @@ type SemUndo struct {
 
 func (x *SemUndo) Reset() {
 	*x = SemUndo{}
-	mi := &file_fm_proto_msgTypes[11]
+	mi := &file_fm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1301,7 @@ func (x *SemUndo) String() string {
 func (*SemUndo) ProtoMessage() {}
 
 func (x *SemUndo) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[11]
+	mi := &file_fm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1314,7 @@ func (x *SemUndo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SemUndo.ProtoReflect.Descriptor instead.
 func (*SemUndo) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{11}
+	return file_fm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SemUndo) GetSet() int32 {
@@ -1248,7 +1357,7 @@ type PosixTimer struct {
 
 func (x *PosixTimer) Reset() {
 	*x = PosixTimer{}
-	mi := &file_fm_proto_msgTypes[12]
+	mi := &file_fm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1369,7 @@ func (x *PosixTimer) String() string {
 func (*PosixTimer) ProtoMessage() {}
 
 func (x *PosixTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[12]
+	mi := &file_fm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1382,7 @@ func (x *PosixTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PosixTimer.ProtoReflect.Descriptor instead.
 func (*PosixTimer) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{12}
+	return file_fm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PosixTimer) GetId() int32 {
@@ -1384,7 +1493,7 @@ type FileExtra struct {
 
 func (x *FileExtra) Reset() {
 	*x = FileExtra{}
-	mi := &file_fm_proto_msgTypes[13]
+	mi := &file_fm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1505,7 @@ func (x *FileExtra) String() string {
 func (*FileExtra) ProtoMessage() {}
 
 func (x *FileExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[13]
+	mi := &file_fm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1518,7 @@ func (x *FileExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileExtra.ProtoReflect.Descriptor instead.
 func (*FileExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{13}
+	return file_fm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FileExtra) GetId() uint32 {
@@ -1576,7 +1685,7 @@ type Extent struct {
 
 func (x *Extent) Reset() {
 	*x = Extent{}
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1697,7 @@ func (x *Extent) String() string {
 func (*Extent) ProtoMessage() {}
 
 func (x *Extent) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1710,7 @@ func (x *Extent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extent.ProtoReflect.Descriptor instead.
 func (*Extent) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{14}
+	return file_fm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Extent) GetOff() uint64 {
@@ -1641,7 +1750,7 @@ type ShmObject struct {
 
 func (x *ShmObject) Reset() {
 	*x = ShmObject{}
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1762,7 @@ func (x *ShmObject) String() string {
 func (*ShmObject) ProtoMessage() {}
 
 func (x *ShmObject) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1775,7 @@ func (x *ShmObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShmObject.ProtoReflect.Descriptor instead.
 func (*ShmObject) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{15}
+	return file_fm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ShmObject) GetId() uint64 {
@@ -1782,7 +1891,7 @@ type SysvShm struct {
 
 func (x *SysvShm) Reset() {
 	*x = SysvShm{}
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1903,7 @@ func (x *SysvShm) String() string {
 func (*SysvShm) ProtoMessage() {}
 
 func (x *SysvShm) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1916,7 @@ func (x *SysvShm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvShm.ProtoReflect.Descriptor instead.
 func (*SysvShm) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{16}
+	return file_fm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SysvShm) GetId() uint32 {
@@ -1869,7 +1978,7 @@ type SkPacketExtra struct {
 
 func (x *SkPacketExtra) Reset() {
 	*x = SkPacketExtra{}
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +1990,7 @@ func (x *SkPacketExtra) String() string {
 func (*SkPacketExtra) ProtoMessage() {}
 
 func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2003,7 @@ func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkPacketExtra.ProtoReflect.Descriptor instead.
 func (*SkPacketExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{17}
+	return file_fm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SkPacketExtra) GetPacket() uint32 {
@@ -1982,7 +2091,7 @@ type SockExtra struct {
 
 func (x *SockExtra) Reset() {
 	*x = SockExtra{}
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2103,7 @@ func (x *SockExtra) String() string {
 func (*SockExtra) ProtoMessage() {}
 
 func (x *SockExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2116,7 @@ func (x *SockExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockExtra.ProtoReflect.Descriptor instead.
 func (*SockExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{18}
+	return file_fm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SockExtra) GetId() uint32 {
@@ -2209,7 +2318,7 @@ type Arrival struct {
 
 func (x *Arrival) Reset() {
 	*x = Arrival{}
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2330,7 @@ func (x *Arrival) String() string {
 func (*Arrival) ProtoMessage() {}
 
 func (x *Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2343,7 @@ func (x *Arrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Arrival.ProtoReflect.Descriptor instead.
 func (*Arrival) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{19}
+	return file_fm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Arrival) GetIndex() uint32 {
@@ -2305,7 +2414,7 @@ type SockOpt struct {
 
 func (x *SockOpt) Reset() {
 	*x = SockOpt{}
-	mi := &file_fm_proto_msgTypes[20]
+	mi := &file_fm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2426,7 @@ func (x *SockOpt) String() string {
 func (*SockOpt) ProtoMessage() {}
 
 func (x *SockOpt) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[20]
+	mi := &file_fm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2439,7 @@ func (x *SockOpt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockOpt.ProtoReflect.Descriptor instead.
 func (*SockOpt) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{20}
+	return file_fm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SockOpt) GetLevel() int32 {
@@ -2372,7 +2481,7 @@ type TtyExtra struct {
 
 func (x *TtyExtra) Reset() {
 	*x = TtyExtra{}
-	mi := &file_fm_proto_msgTypes[21]
+	mi := &file_fm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2493,7 @@ func (x *TtyExtra) String() string {
 func (*TtyExtra) ProtoMessage() {}
 
 func (x *TtyExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[21]
+	mi := &file_fm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2506,7 @@ func (x *TtyExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TtyExtra.ProtoReflect.Descriptor instead.
 func (*TtyExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{21}
+	return file_fm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TtyExtra) GetId() uint32 {
@@ -2479,7 +2588,7 @@ type SysvSem struct {
 
 func (x *SysvSem) Reset() {
 	*x = SysvSem{}
-	mi := &file_fm_proto_msgTypes[22]
+	mi := &file_fm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +2600,7 @@ func (x *SysvSem) String() string {
 func (*SysvSem) ProtoMessage() {}
 
 func (x *SysvSem) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[22]
+	mi := &file_fm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +2613,7 @@ func (x *SysvSem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvSem.ProtoReflect.Descriptor instead.
 func (*SysvSem) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{22}
+	return file_fm_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SysvSem) GetId() uint32 {
@@ -2574,7 +2683,7 @@ type SysvQueue struct {
 
 func (x *SysvQueue) Reset() {
 	*x = SysvQueue{}
-	mi := &file_fm_proto_msgTypes[23]
+	mi := &file_fm_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2695,7 @@ func (x *SysvQueue) String() string {
 func (*SysvQueue) ProtoMessage() {}
 
 func (x *SysvQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[23]
+	mi := &file_fm_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2708,7 @@ func (x *SysvQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvQueue.ProtoReflect.Descriptor instead.
 func (*SysvQueue) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{23}
+	return file_fm_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SysvQueue) GetId() uint32 {
@@ -2675,7 +2784,7 @@ type SysvMessage struct {
 
 func (x *SysvMessage) Reset() {
 	*x = SysvMessage{}
-	mi := &file_fm_proto_msgTypes[24]
+	mi := &file_fm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2796,7 @@ func (x *SysvMessage) String() string {
 func (*SysvMessage) ProtoMessage() {}
 
 func (x *SysvMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[24]
+	mi := &file_fm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2809,7 @@ func (x *SysvMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvMessage.ProtoReflect.Descriptor instead.
 func (*SysvMessage) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{24}
+	return file_fm_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SysvMessage) GetType() int64 {
@@ -2737,7 +2846,7 @@ type Mqueue struct {
 
 func (x *Mqueue) Reset() {
 	*x = Mqueue{}
-	mi := &file_fm_proto_msgTypes[25]
+	mi := &file_fm_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +2858,7 @@ func (x *Mqueue) String() string {
 func (*Mqueue) ProtoMessage() {}
 
 func (x *Mqueue) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[25]
+	mi := &file_fm_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +2871,7 @@ func (x *Mqueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mqueue.ProtoReflect.Descriptor instead.
 func (*Mqueue) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{25}
+	return file_fm_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Mqueue) GetIno() uint64 {
@@ -2845,7 +2954,7 @@ type MqueueMessage struct {
 
 func (x *MqueueMessage) Reset() {
 	*x = MqueueMessage{}
-	mi := &file_fm_proto_msgTypes[26]
+	mi := &file_fm_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +2966,7 @@ func (x *MqueueMessage) String() string {
 func (*MqueueMessage) ProtoMessage() {}
 
 func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[26]
+	mi := &file_fm_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +2979,7 @@ func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MqueueMessage.ProtoReflect.Descriptor instead.
 func (*MqueueMessage) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{26}
+	return file_fm_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MqueueMessage) GetPriority() uint32 {
@@ -2902,7 +3011,7 @@ type MqueueNotify struct {
 
 func (x *MqueueNotify) Reset() {
 	*x = MqueueNotify{}
-	mi := &file_fm_proto_msgTypes[27]
+	mi := &file_fm_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2914,7 +3023,7 @@ func (x *MqueueNotify) String() string {
 func (*MqueueNotify) ProtoMessage() {}
 
 func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[27]
+	mi := &file_fm_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2927,7 +3036,7 @@ func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MqueueNotify.ProtoReflect.Descriptor instead.
 func (*MqueueNotify) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{27}
+	return file_fm_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *MqueueNotify) GetPid() uint32 {
@@ -2986,7 +3095,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[28]
+	mi := &file_fm_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3107,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[28]
+	mi := &file_fm_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3120,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{28}
+	return file_fm_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Record) GetId() uint32 {
@@ -3132,7 +3241,7 @@ const file_fm_proto_rawDesc = "" +
 	"\bdeadline\x18\x06 \x02(\x04R\bdeadline\x12\x16\n" +
 	"\x06period\x18\a \x02(\x04R\x06period\x12\x19\n" +
 	"\butil_min\x18\b \x02(\rR\autilMin\x12\x19\n" +
-	"\butil_max\x18\t \x02(\rR\autilMax\"\xfb\x02\n" +
+	"\butil_max\x18\t \x02(\rR\autilMax\"\xa4\x03\n" +
 	"\fthread_extra\x12\x10\n" +
 	"\x03tid\x18\x01 \x02(\rR\x03tid\x12\x16\n" +
 	"\x06xstate\x18\x02 \x02(\fR\x06xstate\x12\x1a\n" +
@@ -3151,7 +3260,20 @@ const file_fm_proto_rawDesc = "" +
 	"rseq_flags\x18\n" +
 	" \x01(\rR\trseqFlags\x12\x17\n" +
 	"\atsc_off\x18\v \x01(\bR\x06tscOff\x12\x16\n" +
-	"\x06exited\x18\f \x01(\rR\x06exited\"B\n" +
+	"\x06exited\x18\f \x01(\rR\x06exited\x12'\n" +
+	"\x06traced\x18\r \x01(\v2\x0f.fermata.tracedR\x06traced\"\xd5\x01\n" +
+	"\x06traced\x12\x16\n" +
+	"\x06tracer\x18\x01 \x02(\rR\x06tracer\x12\x16\n" +
+	"\x06seized\x18\x02 \x02(\bR\x06seized\x12\x18\n" +
+	"\aoptions\x18\x03 \x02(\rR\aoptions\x12\x12\n" +
+	"\x04stop\x18\x04 \x02(\rR\x04stop\x12\x18\n" +
+	"\asiginfo\x18\x05 \x01(\fR\asiginfo\x12\x1e\n" +
+	"\n" +
+	"unreported\x18\x06 \x01(\bR\n" +
+	"unreported\x12\x14\n" +
+	"\x05debug\x18\a \x03(\x04R\x05debug\x12\x1d\n" +
+	"\n" +
+	"to_syscall\x18\b \x01(\bR\ttoSyscall\"B\n" +
 	"\rrestart_block\x12\x0e\n" +
 	"\x02nr\x18\x01 \x02(\rR\x02nr\x12!\n" +
 	"\fremaining_ns\x18\x02 \x02(\x03R\vremainingNs\"\xff\x03\n" +
@@ -3381,7 +3503,7 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
@@ -3392,26 +3514,27 @@ var file_fm_proto_goTypes = []any{
 	(*AioContext)(nil),    // 6: fermata.aio_context
 	(*SchedAttr)(nil),     // 7: fermata.sched_attr
 	(*ThreadExtra)(nil),   // 8: fermata.thread_extra
-	(*RestartBlock)(nil),  // 9: fermata.restart_block
-	(*TaskExtra)(nil),     // 10: fermata.task_extra
-	(*SemUndo)(nil),       // 11: fermata.sem_undo
-	(*PosixTimer)(nil),    // 12: fermata.posix_timer
-	(*FileExtra)(nil),     // 13: fermata.file_extra
-	(*Extent)(nil),        // 14: fermata.extent
-	(*ShmObject)(nil),     // 15: fermata.shm_object
-	(*SysvShm)(nil),       // 16: fermata.sysv_shm
-	(*SkPacketExtra)(nil), // 17: fermata.sk_packet_extra
-	(*SockExtra)(nil),     // 18: fermata.sock_extra
-	(*Arrival)(nil),       // 19: fermata.arrival
-	(*SockOpt)(nil),       // 20: fermata.sock_opt
-	(*TtyExtra)(nil),      // 21: fermata.tty_extra
-	(*SysvSem)(nil),       // 22: fermata.sysv_sem
-	(*SysvQueue)(nil),     // 23: fermata.sysv_queue
-	(*SysvMessage)(nil),   // 24: fermata.sysv_message
-	(*Mqueue)(nil),        // 25: fermata.mqueue
-	(*MqueueMessage)(nil), // 26: fermata.mqueue_message
-	(*MqueueNotify)(nil),  // 27: fermata.mqueue_notify
-	(*Record)(nil),        // 28: fermata.record
+	(*Traced)(nil),        // 9: fermata.traced
+	(*RestartBlock)(nil),  // 10: fermata.restart_block
+	(*TaskExtra)(nil),     // 11: fermata.task_extra
+	(*SemUndo)(nil),       // 12: fermata.sem_undo
+	(*PosixTimer)(nil),    // 13: fermata.posix_timer
+	(*FileExtra)(nil),     // 14: fermata.file_extra
+	(*Extent)(nil),        // 15: fermata.extent
+	(*ShmObject)(nil),     // 16: fermata.shm_object
+	(*SysvShm)(nil),       // 17: fermata.sysv_shm
+	(*SkPacketExtra)(nil), // 18: fermata.sk_packet_extra
+	(*SockExtra)(nil),     // 19: fermata.sock_extra
+	(*Arrival)(nil),       // 20: fermata.arrival
+	(*SockOpt)(nil),       // 21: fermata.sock_opt
+	(*TtyExtra)(nil),      // 22: fermata.tty_extra
+	(*SysvSem)(nil),       // 23: fermata.sysv_sem
+	(*SysvQueue)(nil),     // 24: fermata.sysv_queue
+	(*SysvMessage)(nil),   // 25: fermata.sysv_message
+	(*Mqueue)(nil),        // 26: fermata.mqueue
+	(*MqueueMessage)(nil), // 27: fermata.mqueue_message
+	(*MqueueNotify)(nil),  // 28: fermata.mqueue_notify
+	(*Record)(nil),        // 29: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
@@ -3420,22 +3543,23 @@ var file_fm_proto_depIdxs = []int32{
 	3,  // 3: fermata.mm_extra.guards:type_name -> fermata.page_runs
 	6,  // 4: fermata.mm_extra.aio:type_name -> fermata.aio_context
 	7,  // 5: fermata.thread_extra.sched:type_name -> fermata.sched_attr
-	9,  // 6: fermata.thread_extra.restart:type_name -> fermata.restart_block
-	12, // 7: fermata.task_extra.timers:type_name -> fermata.posix_timer
-	11, // 8: fermata.task_extra.undos:type_name -> fermata.sem_undo
-	14, // 9: fermata.file_extra.extents:type_name -> fermata.extent
-	3,  // 10: fermata.shm_object.pages:type_name -> fermata.page_runs
-	16, // 11: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
-	20, // 12: fermata.sock_extra.opts:type_name -> fermata.sock_opt
-	19, // 13: fermata.sock_extra.arrived:type_name -> fermata.arrival
-	24, // 14: fermata.sysv_queue.messages:type_name -> fermata.sysv_message
-	26, // 15: fermata.mqueue.messages:type_name -> fermata.mqueue_message
-	27, // 16: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	10, // 6: fermata.thread_extra.restart:type_name -> fermata.restart_block
+	9,  // 7: fermata.thread_extra.traced:type_name -> fermata.traced
+	13, // 8: fermata.task_extra.timers:type_name -> fermata.posix_timer
+	12, // 9: fermata.task_extra.undos:type_name -> fermata.sem_undo
+	15, // 10: fermata.file_extra.extents:type_name -> fermata.extent
+	3,  // 11: fermata.shm_object.pages:type_name -> fermata.page_runs
+	17, // 12: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
+	21, // 13: fermata.sock_extra.opts:type_name -> fermata.sock_opt
+	20, // 14: fermata.sock_extra.arrived:type_name -> fermata.arrival
+	25, // 15: fermata.sysv_queue.messages:type_name -> fermata.sysv_message
+	27, // 16: fermata.mqueue.messages:type_name -> fermata.mqueue_message
+	28, // 17: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -3449,7 +3573,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
