@@ -10,6 +10,7 @@ needs='
 /usr/sbin/nginx nginx-light
 /usr/sbin/phpenmod php-fpm
 ab apache2-utils
+Xtigervnc tigervnc-standalone-server
 bash bash
 cc gcc
 curl curl
@@ -33,7 +34,11 @@ screen screen
 sqlite3 sqlite3
 strace strace
 tmux tmux
+twm twm
 vim vim
+xdpyinfo x11-utils
+xterm xterm
+xwd x11-apps
 xz xz-utils
 '
 
