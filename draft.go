@@ -41,6 +41,7 @@ type draft struct {
 	imagePages *imgdir.Pages
 	made       bool
 	published  bool
+	durable    bool // everything is to be on the disk before it has its name
 	pages      []*fm.StoreFile
 	below      *chain.Parent // the checkpoint that this one builds upon, or nil
 	id         [16]byte      // this checkpoint's
@@ -85,7 +86,7 @@ func newDraft(final string, layout Layout) (*draft, error) {
 
 // attach hears what the collection wants to travel in the checkpoint.
 func (d *draft) attach(c *collect.Collector, o CheckpointOptions) {
-	d.files = c.Files
+	d.files, d.durable = c.Files, o.Durable
 	c.Files.SaveFiles, c.Files.HideLinks = o.SaveFiles, d.images
 	c.Files.TCPOutside, c.Files.SkipInFlight = o.TCPEstablished, o.SkipInFlight
 	c.Files.LockNetwork = o.After == AfterKill && !o.NoNetworkLock
@@ -147,7 +148,7 @@ func (d *draft) writePages(c *checkpoint, mem []byte) (err error) {
 		d.bytes += int64(total)
 		return d.writeImagePages(c, mem, done)
 	}
-	o := pagestore.Options{Progress: done, Compression: c.opt.Compression}
+	o := pagestore.Options{Progress: done, Compression: c.opt.Compression, Dedup: c.opt.Dedup || c.out.Blind(), Durable: c.opt.Durable}
 	if d.below != nil {
 		o.First, o.Parent = d.below.FirstFree(), d.below.Store
 		if o.Twins, err = d.below.Twins(c.col.Image); err != nil {
@@ -191,6 +192,11 @@ func (d *draft) settlePages(c *checkpoint, w *pagestore.Written) error {
 		if err != nil {
 			return err
 		}
+		for _, i := range keep {
+			if err := d.flush(filepath.Join(d.dir, d.below.Manifest.GetStores()[i].GetName())); err != nil {
+				return err
+			}
+		}
 		if note != "" {
 			c.notes = append(c.notes, note)
 		}
@@ -225,6 +231,9 @@ func (d *draft) writeFiles() error {
 			return err
 		}
 		s, err := d.files.CopyContent(f, x.file)
+		if err == nil {
+			err = d.flush(path, filepath.Dir(path))
+		}
 		if cerr := f.Close(); err == nil {
 			err = cerr
 		}
@@ -289,6 +298,9 @@ func (d *draft) publish(c *checkpoint, mono, boot, real int64) error {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		return err
 	}
+	if err := d.flush(path, d.dir); err != nil {
+		return err
+	}
 	back, err := image.Read(d.dir)
 	if err != nil {
 		return fmt.Errorf("reading back: %w", err)
@@ -303,9 +315,31 @@ func (d *draft) publish(c *checkpoint, mono, boot, real int64) error {
 	}
 	faultpoint.At("draft.published")
 	d.made, d.published = false, true
+	if err := d.flush(filepath.Dir(d.final)); err != nil {
+		c.notes = append(c.notes, fmt.Sprintf("the checkpoint is whole, but its name may not survive the machine: %v", err))
+	}
 	// The names stay, so they go from the journal before the draft does.
 	d.settleNames()
 	d.debt.Done()
+	return nil
+}
+
+// flush has files and directories written to the disk, if that is wanted.
+func (d *draft) flush(paths ...string) error {
+	if !d.durable {
+		return nil
+	}
+	for _, p := range paths {
+		f, err := os.Open(p)
+		if err != nil {
+			return err
+		}
+		err = f.Sync()
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -119,6 +119,14 @@ type CheckpointOptions struct {
 	// is not possible they are copied, and a note says so). Each of the two is
 	// whole by itself and can be removed without harm to the other.
 	Parent string
+	// Durable: all of the checkpoint is on the disk when it has its name. Without it
+	// the kernel writes it there in the minute that follows.
+	Durable bool
+	// Dedup finds pages that are equal, in all the memory of the tree and whatever
+	// processes have them, and stores them once. Without it only pages that
+	// processes share are stored once, which are known by their frames; where the
+	// kernel does not show these (CAP_SYS_ADMIN) it is done as with it.
+	Dedup bool
 	// Compression is how the memory is stored; the zero value stores it as it is.
 	Compression Compression
 	// After says what becomes of the program.

@@ -28,6 +28,8 @@ type SquashOptions struct {
 	// Compression is how its memory is stored; nil: as that of the old one's newest
 	// file.
 	Compression *Compression
+	// Dedup stores pages once that have the same content.
+	Dedup bool
 	// Progress, when set, is called as pages are written.
 	Progress func(Progress)
 }
@@ -100,7 +102,7 @@ func Squash(ctx context.Context, dir string, o SquashOptions) (_ *SquashResult, 
 	if o.Compression != nil {
 		how = *o.Compression
 	}
-	r.Written, err = p.Squash(work, pagestore.Options{Context: ctx, Compression: how, Progress: func(n int64) { progress <- n }})
+	r.Written, err = p.Squash(work, pagestore.Options{Context: ctx, Compression: how, Dedup: o.Dedup, Progress: func(n int64) { progress <- n }})
 	close(progress)
 	<-reported
 	if err != nil {

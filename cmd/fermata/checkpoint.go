@@ -103,6 +103,8 @@ The last line of stdout is the REF of the new checkpoint.`),
 	f.StringVar(&to, "to", "", "`REF` of the new checkpoint (default a new name in the repository)")
 	f.StringVar(&parent, "parent", "", "build upon the earlier checkpoint `REF`: write only memory that differs from it")
 	compressFlag(c, &compress)
+	f.BoolVar(&o.Durable, "durable", false, "wait until the checkpoint is on the disk, so that it survives a power cut")
+	f.BoolVar(&o.Dedup, "dedup", false, "store pages once that have the same content, wherever in the program they are")
 	f.BoolVar(&kill, "kill", false, "end the program once the checkpoint is complete")
 	f.BoolVar(&stop, "stop", false, "leave the program stopped, as by SIGSTOP")
 	f.IntVar(&o.Session, "session", 0, "add every process of the session `SID`")

@@ -13,6 +13,7 @@ import (
 func newSquash() *cobra.Command {
 	var asJSON *bool
 	var compress string
+	var dedup bool
 	c := &cobra.Command{
 		Use:   "squash [flags] REF [NEWREF]",
 		Short: "Make a full checkpoint of one that builds upon others",
@@ -37,7 +38,7 @@ no checkpoint needs any more, and makes a long chain a short one.`),
 			}
 			ref := args[len(args)-1]
 			bar := newProgress(c.ErrOrStderr())
-			o := fermata.SquashOptions{Progress: bar.callback()}
+			o := fermata.SquashOptions{Dedup: dedup, Progress: bar.callback()}
 			if compress != "" {
 				how, err := fermata.ParseCompression(compress)
 				if err != nil {
@@ -80,6 +81,7 @@ no checkpoint needs any more, and makes a long chain a short one.`),
 		},
 	}
 	compressFlag(c, &compress)
+	c.Flags().BoolVar(&dedup, "dedup", false, "store pages once that have the same content")
 	asJSON = jsonFlag(c)
 	return c
 }

@@ -36,6 +36,7 @@ type Outgoing struct {
 	frames map[uint64]framed // by frame number
 	maps   map[int]*os.File  // pid -> its page map
 	mems   sync.Map          // pid -> *os.File of its /proc/PID/mem
+	blind  bool              // the kernel does not show the frames
 }
 
 // NewOutgoing begins. Frames that several address spaces map are found and
@@ -54,6 +55,10 @@ func (o *Outgoing) Close() {
 	}
 	clear(o.maps)
 }
+
+// Blind tells whether there are pages that several address spaces may share, and
+// the kernel does not show this process which.
+func (o *Outgoing) Blind() bool { return o.blind }
 
 // Total gives the bytes noted so far.
 func (o *Outgoing) Total() uint64 { return o.total }
@@ -288,6 +293,8 @@ func (o *Outgoing) addShared(p *Pagemap, start, end uint64, runs *fm.PageRuns) e
 			// Without CAP_SYS_ADMIN the frame's number reads as 0.
 			if frame := ent & sys.PMFrameMask; frame != 0 {
 				o.frames[frame] = framed{o.total, at, p.pid}
+			} else {
+				o.blind = true
 			}
 			o.add(runs, p.pid, -1, at, sys.PageSize, true)
 		}

@@ -18,6 +18,10 @@ const Zero = 1 << 62
 // in the parent's store. No finished checkpoint has such offsets.
 const Below = 1 << 61
 
+// again is where pages are whose content is that of another page to be written,
+// until it is known where that one comes to lie: again + its offset.
+const again = 1 << 60
+
 // Source fills b with the store's bytes from off on; it is called from several
 // goroutines at once.
 type Source func(off uint64, b []byte) error

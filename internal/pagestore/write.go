@@ -29,6 +29,13 @@ type Options struct {
 	Twins  []Twin
 	// Context, if not nil, ends the writing.
 	Context context.Context
+	// Dedup finds equal pages and writes them once. Src is read a second time where
+	// pages seem to be equal, and must give the same bytes then.
+	Dedup bool
+	// Durable: the files are on the disk when writing is done. Plain ones are written
+	// past the page cache then (O_DIRECT, open(2)), which the disk would have to
+	// catch up with.
+	Durable bool
 	// Compression is how the new files are stored.
 	Compression Compression
 	// Progress, if not nil, gets the bytes of each finished piece.
@@ -42,6 +49,7 @@ type Twin struct{ Off, Len, Parent uint64 }
 type Written struct {
 	Files []*fm.StoreFile // new ones, in the order of their offsets
 	Zeros uint64          // bytes of pages that had nothing but zeros
+	Equal uint64          // bytes of pages that are equal to others
 	Same  uint64          // bytes that the parent has
 	moves []move
 }
@@ -60,21 +68,25 @@ func Write(dir string, total uint64, src Source, o Options) (*Written, error) {
 		}
 		next := func(off, n uint64) ([]byte, error) { return buf[:n], src(off, buf[:n]) }
 		return next, func() { unix.Munmap(buf) }, nil
-	}, o)
+	}, src, o)
 }
 
 // WriteMemory writes bytes that are in this process's memory already.
 func WriteMemory(dir string, mem []byte, o Options) (*Written, error) {
 	return write(dir, uint64(len(mem)), func() (source, func(), error) {
 		return func(off, n uint64) ([]byte, error) { return mem[off : off+n], nil }, func() {}, nil
-	}, o)
+	}, func(off uint64, b []byte) error { copy(b, mem[off:]); return nil }, o)
 }
 
 // source gives n bytes from off on, valid until its next call.
 type source func(off, n uint64) ([]byte, error)
 
 // write has a writer for each file.
-func write(dir string, total uint64, reader func() (source, func(), error), o Options) (*Written, error) {
+func write(dir string, total uint64, reader func() (source, func(), error), src Source, o Options) (*Written, error) {
+	var seen *pageTable
+	if o.Dedup {
+		seen = newPageTable(src)
+	}
 	sizes := Layout(total)
 	out := make([]*writer, len(sizes))
 	errs := make([]error, len(sizes))
@@ -90,7 +102,7 @@ func write(dir string, total uint64, reader func() (source, func(), error), o Op
 				return
 			}
 			defer done()
-			out[i] = &writer{dir: dir, name: fmt.Sprintf("pages-%d", o.First+i), o: &o, enc: encoder{c: o.Compression}}
+			out[i] = &writer{dir: dir, name: fmt.Sprintf("pages-%d", o.First+i), o: &o, enc: encoder{c: o.Compression}, seen: seen}
 			errs[i] = out[i].run(at, size, next)
 		}
 		if i == len(sizes)-1 {
@@ -112,6 +124,8 @@ func write(dir string, total uint64, reader func() (source, func(), error), o Op
 				w.Zeros += m.len
 			case m.to >= Below:
 				w.Same += m.len
+			case m.to >= again:
+				w.Equal += m.len
 			default:
 				m.to += base
 			}
@@ -121,6 +135,9 @@ func write(dir string, total uint64, reader func() (source, func(), error), o Op
 			w.Files = append(w.Files, x.describe())
 		}
 		base += x.pos
+	}
+	if w.Equal > 0 {
+		w.moves = resolve(w.moves)
 	}
 	return w, nil
 }
@@ -142,6 +159,8 @@ type writer struct {
 	moves     []move
 	twin      int // the first of o.Twins that is not behind
 	below     *Reader
+	seen      *pageTable // nil: equal pages are not looked for
+	scratch   []byte
 	to        [Chunk / sys.PageSize]uint64 // for each page of a piece: where it lies, or 0 when it must be written
 }
 
@@ -156,6 +175,9 @@ func (w *writer) run(at, size uint64, next source) (err error) {
 			w.below.Close()
 		}
 		w.enc.close()
+		if w.scratch != nil {
+			unix.Munmap(w.scratch)
+		}
 	}()
 	for off := at; off < at+size; off += Chunk {
 		if w.o.Context != nil && w.o.Context.Err() != nil {
@@ -177,9 +199,14 @@ func (w *writer) run(at, size uint64, next source) (err error) {
 		if err := w.pack(w.chunk); err != nil {
 			return err
 		}
-		return w.flush()
+		if err := w.flush(); err != nil {
+			return err
+		}
 	case w.enc.c.Codec == Plain && w.pos%Chunk != 0:
 		w.crcs = append(w.crcs, w.crc)
+	}
+	if w.o.Durable && w.f != nil {
+		return w.f.Sync()
 	}
 	return nil
 }
@@ -208,6 +235,13 @@ func (w *writer) piece(off uint64, b []byte) error {
 		return err
 	} else if same {
 		any = true
+	}
+	if w.seen != nil {
+		if same, err := w.equal(off, b); err != nil {
+			return err
+		} else if same {
+			any = true
+		}
 	}
 	if !any {
 		if err := w.keep(off, b); err != nil {
@@ -314,6 +348,11 @@ func (w *writer) flush() error {
 			return err
 		}
 		w.f = f
+		if w.o.Durable && w.enc.c.Codec == Plain {
+			// Pages in memory and in the file are aligned as it wants them. Not
+			// every file system knows it.
+			_, _ = unix.FcntlInt(f.Fd(), unix.F_SETFL, unix.O_DIRECT)
+		}
 	}
 	vec := w.vec
 	w.vec = w.vec[:0]
@@ -321,6 +360,12 @@ func (w *writer) flush() error {
 		n, err := unix.Pwritev(int(w.f.Fd()), vec, int64(w.disk))
 		if err == unix.EINTR {
 			continue
+		}
+		if fl, ferr := unix.FcntlInt(w.f.Fd(), unix.F_GETFL, 0); err == unix.EINVAL && ferr == nil && fl&unix.O_DIRECT != 0 {
+			// Blocks larger than a page.
+			if _, err := unix.FcntlInt(w.f.Fd(), unix.F_SETFL, 0); err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("writing pages: %w", &os.PathError{Op: "write", Path: w.f.Name(), Err: err})
