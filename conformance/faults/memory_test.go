@@ -13,20 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memoryGroup makes a control group that limits memory, of whichever version this
-// machine has, and gives its directory and the names of two of its files.
-func memoryGroup(t *testing.T) (dir, limit, usage string) {
+// group makes a control group of a controller, of whichever version this machine
+// has, and gives its directory, and whether the version is the second.
+func group(t *testing.T, controller, file string) (dir string, second bool) {
 	t.Helper()
-	name := "fermata-memory-test-" + strconv.Itoa(os.Getpid())
-	const v1, v2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
+	name := "fermata-" + controller + "-test-" + strconv.Itoa(os.Getpid())
+	v1, v2 := "/sys/fs/cgroup/"+controller, "/sys/fs/cgroup"
 	b, _ := os.ReadFile(v2 + "/cgroup.subtree_control")
-	switch _, err := os.Stat(v1 + "/memory.limit_in_bytes"); {
+	_, err := os.Stat(filepath.Join(v1, file))
+	if err != nil {
+		_, err = os.Stat(filepath.Join(v1, "cgroup.clone_children"))
+	}
+	switch {
 	case err == nil:
-		dir, limit, usage = filepath.Join(v1, name), "memory.limit_in_bytes", "memory.usage_in_bytes"
-	case strings.Contains(string(b), "memory"):
-		dir, limit, usage = filepath.Join(v2, name), "memory.max", "memory.current"
+		dir = filepath.Join(v1, name)
+	case strings.Contains(string(b), controller):
+		dir, second = filepath.Join(v2, name), true
 	default:
-		t.Skip("no control group limits memory here")
+		t.Skipf("no control group has the controller %q here", controller)
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -41,6 +45,18 @@ func memoryGroup(t *testing.T) (dir, limit, usage string) {
 		}
 		t.Error(err)
 	})
+	return dir, second
+}
+
+// memoryGroup makes one that limits memory, and gives the names of two of its
+// files, too.
+func memoryGroup(t *testing.T) (dir, limit, usage string) {
+	t.Helper()
+	dir, second := group(t, "memory", "memory.limit_in_bytes")
+	limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+	if second {
+		limit, usage = "memory.max", "memory.current"
+	}
 	return dir, filepath.Join(dir, limit), filepath.Join(dir, usage)
 }
 
@@ -155,5 +171,32 @@ func TestMemoryLimitReached(t *testing.T) {
 	}
 	if why != "" {
 		t.Error(why)
+	}
+}
+
+// TestProcessLimit: where the program may not have as many processes as a
+// snapshot takes, there is none, a note says so, and the program notices nothing:
+// neither of the process that could not be made, nor of the one that was.
+func TestProcessLimit(t *testing.T) {
+	dir, _ := group(t, "pids", "pids.max")
+	o := startWriter(t, dir)
+	defer o.kill()
+	current := filepath.Join(dir, "pids.current")
+	for more := range uint64(3) {
+		put(t, filepath.Join(dir, "pids.max"), number(t, current)+more)
+		to := t.TempDir()
+		r := start(t, o.target, to, nil)
+		err := r.wait()
+		held := strings.Contains(r.out.String(), "stood still") && strings.Contains(r.out.String(), "clone")
+		if err != nil || !r.published() || held != (more < 2) {
+			t.Errorf("with %d processes more: %v\n%s", more, err, r.out.String())
+		}
+		why := clean(o.target, r.cmd.Process.Pid, to)
+		if why == "" {
+			why = o.health()
+		}
+		if why != "" {
+			t.Errorf("with %d processes more: %s", more, why)
+		}
 	}
 }
