@@ -14,7 +14,8 @@ import (
 )
 
 // What only fermata does with memory: pages that come later, copies that share
-// theirs, checkpoints that are kept in memory, many a second.
+// theirs, checkpoints that are kept in memory, many a second; and what the kernel
+// asks for making memory copy-on-write.
 
 // extra is such a measurement; it prints its own lines.
 type extra struct {
@@ -28,6 +29,7 @@ var extras = []extra{
 	{"lazy 8 GiB", func(b *bench, n string) error { return b.lazily(n, 8<<10) }},
 	{"100 copies", (*bench).copies},
 	{"ten a second", (*bench).rounds},
+	{"copy-on-write 1 GiB", (*bench).protect},
 }
 
 // subject is a target that runs.
@@ -94,6 +96,32 @@ func (b *bench) fork(mib int) (time.Duration, error) {
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(said), 10, 64)
 	return time.Duration(n), err
+}
+
+// protect measures the ways to keep memory as it is while the program goes on.
+func (b *bench) protect(name string) error {
+	bin, err := b.compile("protect")
+	if err != nil {
+		return err
+	}
+	var all [4][]time.Duration
+	for range b.times(5) {
+		_, said, err := b.init.run([]string{bin, "1024"}, "/")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, said)
+		}
+		for i, f := range strings.Fields(said) {
+			n, err := strconv.ParseInt(f, 10, 64)
+			if err != nil || i >= len(all) {
+				return fmt.Errorf("it says %q", said)
+			}
+			all[i] = append(all[i], time.Duration(n))
+		}
+	}
+	fork := median(all[0])
+	fmt.Fprintf(b.out, "%-21s fork(2) %s ms; write protection by userfaultfd %s (%s), by two threads %s (%s); tracking %s (%s)\n", name, ms(fork),
+		ms(median(all[1])), ratio(median(all[1]), fork), ms(median(all[2])), ratio(median(all[2]), fork), ms(median(all[3])), ratio(median(all[3]), fork))
+	return nil
 }
 
 // lazily restores a program eagerly and lazily, in turns: the whole command until
