@@ -89,6 +89,7 @@ type Task struct {
 	VM       uint32
 	extra    *fm.MmExtra
 	rings    []*Area // of AIO contexts
+	urings   []*Area // of io_uring instances
 	aios     []*mm.AioRingEntry
 	waits    []waits.Wait
 	core     *criu_core.CoreEntry   // of the process
@@ -185,6 +186,7 @@ func New(tree *tracee.Tree, s *Survey) (*Collector, error) {
 	}
 	c.Files = resource.NewDump(c.Image, c.Refuse)
 	c.Files.InTree = c.inTree
+	c.Files.InThreads = c.inThreads
 	return c, nil
 }
 
@@ -387,6 +389,9 @@ func (c *Collector) Collect() error {
 		}
 	}
 	if err := c.Files.Complete(); err != nil {
+		return err
+	}
+	if err := c.uringAreas(); err != nil {
 		return err
 	}
 	c.segments()

@@ -34,6 +34,8 @@ const (
 	VMAVvar        = 1 << 12
 	VMAAio         = 1 << 13
 	VMAMemfd       = 1 << 14
+	// VMAUring is our own: an area of an io_uring instance; shmid is its file.
+	VMAUring = 1 << 20
 )
 
 // Area is one area of a task's memory.
@@ -131,6 +133,9 @@ func (c *Collector) area(t *Task, a *Area) error {
 	case a.Path == "/[aio]":
 		status |= VMAAio
 		t.rings = append(t.rings, a)
+	case a.Path == resource.UringLink:
+		status |= VMAUring
+		t.urings = append(t.urings, a)
 	case strings.HasPrefix(a.Path, "anon_inode:"):
 		refuse("it maps "+a.Path, "unmap it before the checkpoint")
 	case strings.HasPrefix(a.Path, "/anon_hugepage"):

@@ -249,8 +249,8 @@ func (b *builder) mapAreas(q *queue, p *proc, kept []bool) error {
 		if kept[i] || a.special() {
 			continue
 		}
-		if a.is(collect.VMAAio) {
-			continue // made by io_setup
+		if a.is(collect.VMAAio | collect.VMAUring) {
+			continue // made by io_setup; comes with the descriptor
 		}
 		if a.is(collect.VMASysV) {
 			if err := b.attach(q, p, kept, i); err != nil {
@@ -305,7 +305,7 @@ func (b *builder) protect(p *proc, kept []bool) error {
 	p.exec.Reset()
 	for i := range p.areas {
 		a := &p.areas[i]
-		if kept[i] || a.special() || a.is(collect.VMAAio) {
+		if kept[i] || a.special() || a.is(collect.VMAAio|collect.VMAUring) {
 			continue
 		}
 		n := a.GetEnd() - a.GetStart()

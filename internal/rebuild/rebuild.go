@@ -130,6 +130,7 @@ type builder struct {
 	groupSets *groupSets
 	segments  map[uint64]*segment
 	ipc       ipcObjects
+	polled    []*fm.Uring
 
 	filters *criu_seccomp.SeccompEntry
 	secure  bool // some task runs under seccomp
@@ -575,6 +576,9 @@ func (b *builder) descriptors() error {
 			return err
 		}
 		owners = append(owners, p)
+	}
+	if err := b.urings(owners); err != nil {
+		return err
 	}
 	done := map[uint32]bool{}
 	for _, p := range owners {

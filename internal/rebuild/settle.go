@@ -177,6 +177,9 @@ func (b *builder) settle(p *proc) error {
 	if err := b.settleThreads(p); err != nil {
 		return err
 	}
+	if err := b.polledUrings(p); err != nil {
+		return err
+	}
 	if d := p.vmOwner.mm; b.lastOf(p) && d.GetDumpable() <= 1 {
 		// Every thread of every task of the address space resets it with its
 		// credentials, so it comes after the last.

@@ -152,6 +152,9 @@ type Dump struct {
 	// cheapest itself; nil when it does not answer. All else about a plain file
 	// can be asked of a duplicate, and fdinfo need not be read.
 	Ask func(pid int, fds []int) ([]FDState, error)
+	// InThreads, when set, has each thread of a process make a system call that
+	// changes nothing but what the kernel owes the thread.
+	InThreads func(pid int, nr uintptr, args ...uint64) error
 	// MemfdContent takes the content of a memfd, size bytes of shared memory, by
 	// a descriptor open for reading that stays open until Close. inodeID is that
 	// of its memfd_inode_entry.

@@ -15,7 +15,6 @@ import (
 // refusedNames are the names of anonymous inodes, without "anon_inode:", their
 // brackets and anything from the first colon on.
 var refusedNames = map[string]struct{ what, remedy string }{
-	"io_uring":         {"io_uring instance", "have the program use its other I/O (UV_USE_IO_URING=0 for libuv and node)"},
 	"userfaultfd":      {"userfaultfd", "end what handles the program's page faults"},
 	"perf_event":       {"performance counter (perf event)", "stop profiling, or close it"},
 	"bpf-map":          {"BPF map", "close it; a pinned one can be opened again by the program"},

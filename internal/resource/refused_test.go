@@ -29,8 +29,6 @@ var refusedRole = role("refused", func(a *actor) {
 		fd, _, e := unix.Syscall6(nr, x[0], x[1], x[2], x[3], x[4], x[5])
 		try(name, fd, e)
 	}
-	var params [120]byte
-	call("io_uring instance", unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&params)))
 	call("userfaultfd", unix.SYS_USERFAULTFD, 1) // user mode only
 	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_TASK_CLOCK}
 	attr.Size = uint32(unsafe.Sizeof(attr))

@@ -2572,6 +2572,421 @@ func (x *TtyExtra) GetTcooff() bool {
 	return false
 }
 
+// An io_uring instance, in part urings, by the id of its file_entry.
+type Uring struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *uint32                `protobuf:"varint,1,req,name=id" json:"id,omitempty"`
+	Flags         *uint32                `protobuf:"varint,2,req,name=flags" json:"flags,omitempty"` // IORING_SETUP_
+	SqEntries     *uint32                `protobuf:"varint,3,req,name=sq_entries,json=sqEntries" json:"sq_entries,omitempty"`
+	CqEntries     *uint32                `protobuf:"varint,4,req,name=cq_entries,json=cqEntries" json:"cq_entries,omitempty"`
+	IdleMs        *uint32                `protobuf:"varint,5,opt,name=idle_ms,json=idleMs" json:"idle_ms,omitempty"` // of its thread (IORING_SETUP_SQPOLL)
+	Cpu           *uint32                `protobuf:"varint,6,opt,name=cpu" json:"cpu,omitempty"`                     // and where that runs (IORING_SETUP_SQ_AFF)
+	SqHead        *uint32                `protobuf:"varint,7,req,name=sq_head,json=sqHead" json:"sq_head,omitempty"`
+	SqTail        *uint32                `protobuf:"varint,8,req,name=sq_tail,json=sqTail" json:"sq_tail,omitempty"`
+	CqHead        *uint32                `protobuf:"varint,9,req,name=cq_head,json=cqHead" json:"cq_head,omitempty"`
+	CqTail        *uint32                `protobuf:"varint,10,req,name=cq_tail,json=cqTail" json:"cq_tail,omitempty"`
+	Dropped       *uint32                `protobuf:"varint,11,req,name=dropped" json:"dropped,omitempty"`
+	CqFlags       *uint32                `protobuf:"varint,12,req,name=cq_flags,json=cqFlags" json:"cq_flags,omitempty"`
+	Overflow      *uint32                `protobuf:"varint,13,req,name=overflow" json:"overflow,omitempty"`
+	ArrayOff      *uint32                `protobuf:"varint,14,req,name=array_off,json=arrayOff" json:"array_off,omitempty"` // where in the rings the indices of entries begin
+	CqesOff       *uint32                `protobuf:"varint,15,req,name=cqes_off,json=cqesOff" json:"cqes_off,omitempty"`
+	Sqes          []byte                 `protobuf:"bytes,16,req,name=sqes" json:"sqes,omitempty"`
+	Array         []byte                 `protobuf:"bytes,17,req,name=array" json:"array,omitempty"`
+	Cqes          []byte                 `protobuf:"bytes,18,req,name=cqes" json:"cqes,omitempty"`
+	Pid           *uint32                `protobuf:"varint,19,req,name=pid" json:"pid,omitempty"`         // a process whose memory is registered
+	Thread        *uint32                `protobuf:"varint,20,opt,name=thread" json:"thread,omitempty"`   // the only one that submits (IORING_SETUP_SINGLE_ISSUER)
+	Eventfd       *uint32                `protobuf:"varint,21,opt,name=eventfd" json:"eventfd,omitempty"` // file_entry
+	EventfdAsync  *bool                  `protobuf:"varint,22,opt,name=eventfd_async,json=eventfdAsync" json:"eventfd_async,omitempty"`
+	FileSlots     *uint32                `protobuf:"varint,23,opt,name=file_slots,json=fileSlots" json:"file_slots,omitempty"`
+	Files         []*UringSlot           `protobuf:"bytes,24,rep,name=files" json:"files,omitempty"`
+	AllocStart    *uint32                `protobuf:"varint,25,opt,name=alloc_start,json=allocStart" json:"alloc_start,omitempty"` // of the slots that are given out
+	AllocEnd      *uint32                `protobuf:"varint,26,opt,name=alloc_end,json=allocEnd" json:"alloc_end,omitempty"`
+	BufferSlots   *uint32                `protobuf:"varint,27,opt,name=buffer_slots,json=bufferSlots" json:"buffer_slots,omitempty"`
+	Buffers       []*UringSlot           `protobuf:"bytes,28,rep,name=buffers" json:"buffers,omitempty"`
+	Workers       []uint32               `protobuf:"varint,29,rep,name=workers" json:"workers,omitempty"` // IORING_REGISTER_IOWQ_MAX_WORKERS
+	Clock         *int32                 `protobuf:"varint,30,opt,name=clock" json:"clock,omitempty"`
+	Threads       []*UringThread         `protobuf:"bytes,31,rep,name=threads" json:"threads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Uring) Reset() {
+	*x = Uring{}
+	mi := &file_fm_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Uring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Uring) ProtoMessage() {}
+
+func (x *Uring) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Uring.ProtoReflect.Descriptor instead.
+func (*Uring) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Uring) GetId() uint32 {
+	if x != nil && x.Id != nil {
+		return *x.Id
+	}
+	return 0
+}
+
+func (x *Uring) GetFlags() uint32 {
+	if x != nil && x.Flags != nil {
+		return *x.Flags
+	}
+	return 0
+}
+
+func (x *Uring) GetSqEntries() uint32 {
+	if x != nil && x.SqEntries != nil {
+		return *x.SqEntries
+	}
+	return 0
+}
+
+func (x *Uring) GetCqEntries() uint32 {
+	if x != nil && x.CqEntries != nil {
+		return *x.CqEntries
+	}
+	return 0
+}
+
+func (x *Uring) GetIdleMs() uint32 {
+	if x != nil && x.IdleMs != nil {
+		return *x.IdleMs
+	}
+	return 0
+}
+
+func (x *Uring) GetCpu() uint32 {
+	if x != nil && x.Cpu != nil {
+		return *x.Cpu
+	}
+	return 0
+}
+
+func (x *Uring) GetSqHead() uint32 {
+	if x != nil && x.SqHead != nil {
+		return *x.SqHead
+	}
+	return 0
+}
+
+func (x *Uring) GetSqTail() uint32 {
+	if x != nil && x.SqTail != nil {
+		return *x.SqTail
+	}
+	return 0
+}
+
+func (x *Uring) GetCqHead() uint32 {
+	if x != nil && x.CqHead != nil {
+		return *x.CqHead
+	}
+	return 0
+}
+
+func (x *Uring) GetCqTail() uint32 {
+	if x != nil && x.CqTail != nil {
+		return *x.CqTail
+	}
+	return 0
+}
+
+func (x *Uring) GetDropped() uint32 {
+	if x != nil && x.Dropped != nil {
+		return *x.Dropped
+	}
+	return 0
+}
+
+func (x *Uring) GetCqFlags() uint32 {
+	if x != nil && x.CqFlags != nil {
+		return *x.CqFlags
+	}
+	return 0
+}
+
+func (x *Uring) GetOverflow() uint32 {
+	if x != nil && x.Overflow != nil {
+		return *x.Overflow
+	}
+	return 0
+}
+
+func (x *Uring) GetArrayOff() uint32 {
+	if x != nil && x.ArrayOff != nil {
+		return *x.ArrayOff
+	}
+	return 0
+}
+
+func (x *Uring) GetCqesOff() uint32 {
+	if x != nil && x.CqesOff != nil {
+		return *x.CqesOff
+	}
+	return 0
+}
+
+func (x *Uring) GetSqes() []byte {
+	if x != nil {
+		return x.Sqes
+	}
+	return nil
+}
+
+func (x *Uring) GetArray() []byte {
+	if x != nil {
+		return x.Array
+	}
+	return nil
+}
+
+func (x *Uring) GetCqes() []byte {
+	if x != nil {
+		return x.Cqes
+	}
+	return nil
+}
+
+func (x *Uring) GetPid() uint32 {
+	if x != nil && x.Pid != nil {
+		return *x.Pid
+	}
+	return 0
+}
+
+func (x *Uring) GetThread() uint32 {
+	if x != nil && x.Thread != nil {
+		return *x.Thread
+	}
+	return 0
+}
+
+func (x *Uring) GetEventfd() uint32 {
+	if x != nil && x.Eventfd != nil {
+		return *x.Eventfd
+	}
+	return 0
+}
+
+func (x *Uring) GetEventfdAsync() bool {
+	if x != nil && x.EventfdAsync != nil {
+		return *x.EventfdAsync
+	}
+	return false
+}
+
+func (x *Uring) GetFileSlots() uint32 {
+	if x != nil && x.FileSlots != nil {
+		return *x.FileSlots
+	}
+	return 0
+}
+
+func (x *Uring) GetFiles() []*UringSlot {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *Uring) GetAllocStart() uint32 {
+	if x != nil && x.AllocStart != nil {
+		return *x.AllocStart
+	}
+	return 0
+}
+
+func (x *Uring) GetAllocEnd() uint32 {
+	if x != nil && x.AllocEnd != nil {
+		return *x.AllocEnd
+	}
+	return 0
+}
+
+func (x *Uring) GetBufferSlots() uint32 {
+	if x != nil && x.BufferSlots != nil {
+		return *x.BufferSlots
+	}
+	return 0
+}
+
+func (x *Uring) GetBuffers() []*UringSlot {
+	if x != nil {
+		return x.Buffers
+	}
+	return nil
+}
+
+func (x *Uring) GetWorkers() []uint32 {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+func (x *Uring) GetClock() int32 {
+	if x != nil && x.Clock != nil {
+		return *x.Clock
+	}
+	return 0
+}
+
+func (x *Uring) GetThreads() []*UringThread {
+	if x != nil {
+		return x.Threads
+	}
+	return nil
+}
+
+// A registered file or buffer.
+type UringSlot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         *uint32                `protobuf:"varint,1,req,name=index" json:"index,omitempty"`
+	Tag           *uint64                `protobuf:"varint,2,opt,name=tag" json:"tag,omitempty"`
+	File          *uint32                `protobuf:"varint,3,opt,name=file" json:"file,omitempty"` // file_entry
+	Addr          *uint64                `protobuf:"varint,4,opt,name=addr" json:"addr,omitempty"`
+	Len           *uint64                `protobuf:"varint,5,opt,name=len" json:"len,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UringSlot) Reset() {
+	*x = UringSlot{}
+	mi := &file_fm_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UringSlot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UringSlot) ProtoMessage() {}
+
+func (x *UringSlot) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UringSlot.ProtoReflect.Descriptor instead.
+func (*UringSlot) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UringSlot) GetIndex() uint32 {
+	if x != nil && x.Index != nil {
+		return *x.Index
+	}
+	return 0
+}
+
+func (x *UringSlot) GetTag() uint64 {
+	if x != nil && x.Tag != nil {
+		return *x.Tag
+	}
+	return 0
+}
+
+func (x *UringSlot) GetFile() uint32 {
+	if x != nil && x.File != nil {
+		return *x.File
+	}
+	return 0
+}
+
+func (x *UringSlot) GetAddr() uint64 {
+	if x != nil && x.Addr != nil {
+		return *x.Addr
+	}
+	return 0
+}
+
+func (x *UringSlot) GetLen() uint64 {
+	if x != nil && x.Len != nil {
+		return *x.Len
+	}
+	return 0
+}
+
+// A thread with the ring in its table of rings (IORING_REGISTER_RING_FDS).
+type UringThread struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tid           *uint32                `protobuf:"varint,1,req,name=tid" json:"tid,omitempty"`
+	Index         *uint32                `protobuf:"varint,2,req,name=index" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UringThread) Reset() {
+	*x = UringThread{}
+	mi := &file_fm_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UringThread) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UringThread) ProtoMessage() {}
+
+func (x *UringThread) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UringThread.ProtoReflect.Descriptor instead.
+func (*UringThread) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *UringThread) GetTid() uint32 {
+	if x != nil && x.Tid != nil {
+		return *x.Tid
+	}
+	return 0
+}
+
+func (x *UringThread) GetIndex() uint32 {
+	if x != nil && x.Index != nil {
+		return *x.Index
+	}
+	return 0
+}
+
 // A set of System V semaphores that only the tree uses, in part sysv-sems.
 type SysvSem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2588,7 +3003,7 @@ type SysvSem struct {
 
 func (x *SysvSem) Reset() {
 	*x = SysvSem{}
-	mi := &file_fm_proto_msgTypes[23]
+	mi := &file_fm_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +3015,7 @@ func (x *SysvSem) String() string {
 func (*SysvSem) ProtoMessage() {}
 
 func (x *SysvSem) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[23]
+	mi := &file_fm_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +3028,7 @@ func (x *SysvSem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvSem.ProtoReflect.Descriptor instead.
 func (*SysvSem) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{23}
+	return file_fm_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SysvSem) GetId() uint32 {
@@ -2683,7 +3098,7 @@ type SysvQueue struct {
 
 func (x *SysvQueue) Reset() {
 	*x = SysvQueue{}
-	mi := &file_fm_proto_msgTypes[24]
+	mi := &file_fm_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +3110,7 @@ func (x *SysvQueue) String() string {
 func (*SysvQueue) ProtoMessage() {}
 
 func (x *SysvQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[24]
+	mi := &file_fm_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +3123,7 @@ func (x *SysvQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvQueue.ProtoReflect.Descriptor instead.
 func (*SysvQueue) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{24}
+	return file_fm_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SysvQueue) GetId() uint32 {
@@ -2784,7 +3199,7 @@ type SysvMessage struct {
 
 func (x *SysvMessage) Reset() {
 	*x = SysvMessage{}
-	mi := &file_fm_proto_msgTypes[25]
+	mi := &file_fm_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2796,7 +3211,7 @@ func (x *SysvMessage) String() string {
 func (*SysvMessage) ProtoMessage() {}
 
 func (x *SysvMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[25]
+	mi := &file_fm_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2809,7 +3224,7 @@ func (x *SysvMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvMessage.ProtoReflect.Descriptor instead.
 func (*SysvMessage) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{25}
+	return file_fm_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SysvMessage) GetType() int64 {
@@ -2846,7 +3261,7 @@ type Mqueue struct {
 
 func (x *Mqueue) Reset() {
 	*x = Mqueue{}
-	mi := &file_fm_proto_msgTypes[26]
+	mi := &file_fm_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2858,7 +3273,7 @@ func (x *Mqueue) String() string {
 func (*Mqueue) ProtoMessage() {}
 
 func (x *Mqueue) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[26]
+	mi := &file_fm_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2871,7 +3286,7 @@ func (x *Mqueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mqueue.ProtoReflect.Descriptor instead.
 func (*Mqueue) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{26}
+	return file_fm_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Mqueue) GetIno() uint64 {
@@ -2954,7 +3369,7 @@ type MqueueMessage struct {
 
 func (x *MqueueMessage) Reset() {
 	*x = MqueueMessage{}
-	mi := &file_fm_proto_msgTypes[27]
+	mi := &file_fm_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3381,7 @@ func (x *MqueueMessage) String() string {
 func (*MqueueMessage) ProtoMessage() {}
 
 func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[27]
+	mi := &file_fm_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3394,7 @@ func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MqueueMessage.ProtoReflect.Descriptor instead.
 func (*MqueueMessage) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{27}
+	return file_fm_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MqueueMessage) GetPriority() uint32 {
@@ -3011,7 +3426,7 @@ type MqueueNotify struct {
 
 func (x *MqueueNotify) Reset() {
 	*x = MqueueNotify{}
-	mi := &file_fm_proto_msgTypes[28]
+	mi := &file_fm_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3438,7 @@ func (x *MqueueNotify) String() string {
 func (*MqueueNotify) ProtoMessage() {}
 
 func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[28]
+	mi := &file_fm_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3451,7 @@ func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MqueueNotify.ProtoReflect.Descriptor instead.
 func (*MqueueNotify) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{28}
+	return file_fm_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MqueueNotify) GetPid() uint32 {
@@ -3095,7 +3510,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[29]
+	mi := &file_fm_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3107,7 +3522,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[29]
+	mi := &file_fm_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3120,7 +3535,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{29}
+	return file_fm_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Record) GetId() uint32 {
@@ -3439,7 +3854,54 @@ const file_fm_proto_rawDesc = "" +
 	"line_begun\x18\x06 \x01(\bR\tlineBegun\x12\x16\n" +
 	"\x06behind\x18\a \x01(\fR\x06behind\x12#\n" +
 	"\rpacket_status\x18\b \x01(\rR\fpacketStatus\x12\x16\n" +
-	"\x06tcooff\x18\t \x01(\bR\x06tcooff\"\x98\x01\n" +
+	"\x06tcooff\x18\t \x01(\bR\x06tcooff\"\xe5\x06\n" +
+	"\x05uring\x12\x0e\n" +
+	"\x02id\x18\x01 \x02(\rR\x02id\x12\x14\n" +
+	"\x05flags\x18\x02 \x02(\rR\x05flags\x12\x1d\n" +
+	"\n" +
+	"sq_entries\x18\x03 \x02(\rR\tsqEntries\x12\x1d\n" +
+	"\n" +
+	"cq_entries\x18\x04 \x02(\rR\tcqEntries\x12\x17\n" +
+	"\aidle_ms\x18\x05 \x01(\rR\x06idleMs\x12\x10\n" +
+	"\x03cpu\x18\x06 \x01(\rR\x03cpu\x12\x17\n" +
+	"\asq_head\x18\a \x02(\rR\x06sqHead\x12\x17\n" +
+	"\asq_tail\x18\b \x02(\rR\x06sqTail\x12\x17\n" +
+	"\acq_head\x18\t \x02(\rR\x06cqHead\x12\x17\n" +
+	"\acq_tail\x18\n" +
+	" \x02(\rR\x06cqTail\x12\x18\n" +
+	"\adropped\x18\v \x02(\rR\adropped\x12\x19\n" +
+	"\bcq_flags\x18\f \x02(\rR\acqFlags\x12\x1a\n" +
+	"\boverflow\x18\r \x02(\rR\boverflow\x12\x1b\n" +
+	"\tarray_off\x18\x0e \x02(\rR\barrayOff\x12\x19\n" +
+	"\bcqes_off\x18\x0f \x02(\rR\acqesOff\x12\x12\n" +
+	"\x04sqes\x18\x10 \x02(\fR\x04sqes\x12\x14\n" +
+	"\x05array\x18\x11 \x02(\fR\x05array\x12\x12\n" +
+	"\x04cqes\x18\x12 \x02(\fR\x04cqes\x12\x10\n" +
+	"\x03pid\x18\x13 \x02(\rR\x03pid\x12\x16\n" +
+	"\x06thread\x18\x14 \x01(\rR\x06thread\x12\x18\n" +
+	"\aeventfd\x18\x15 \x01(\rR\aeventfd\x12#\n" +
+	"\reventfd_async\x18\x16 \x01(\bR\feventfdAsync\x12\x1d\n" +
+	"\n" +
+	"file_slots\x18\x17 \x01(\rR\tfileSlots\x12)\n" +
+	"\x05files\x18\x18 \x03(\v2\x13.fermata.uring_slotR\x05files\x12\x1f\n" +
+	"\valloc_start\x18\x19 \x01(\rR\n" +
+	"allocStart\x12\x1b\n" +
+	"\talloc_end\x18\x1a \x01(\rR\ballocEnd\x12!\n" +
+	"\fbuffer_slots\x18\x1b \x01(\rR\vbufferSlots\x12-\n" +
+	"\abuffers\x18\x1c \x03(\v2\x13.fermata.uring_slotR\abuffers\x12\x18\n" +
+	"\aworkers\x18\x1d \x03(\rR\aworkers\x12\x14\n" +
+	"\x05clock\x18\x1e \x01(\x05R\x05clock\x12/\n" +
+	"\athreads\x18\x1f \x03(\v2\x15.fermata.uring_threadR\athreads\"n\n" +
+	"\n" +
+	"uring_slot\x12\x14\n" +
+	"\x05index\x18\x01 \x02(\rR\x05index\x12\x10\n" +
+	"\x03tag\x18\x02 \x01(\x04R\x03tag\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\rR\x04file\x12\x12\n" +
+	"\x04addr\x18\x04 \x01(\x04R\x04addr\x12\x10\n" +
+	"\x03len\x18\x05 \x01(\x04R\x03len\"6\n" +
+	"\furing_thread\x12\x10\n" +
+	"\x03tid\x18\x01 \x02(\rR\x03tid\x12\x14\n" +
+	"\x05index\x18\x02 \x02(\rR\x05index\"\x98\x01\n" +
 	"\bsysv_sem\x12\x0e\n" +
 	"\x02id\x18\x01 \x02(\rR\x02id\x12\x10\n" +
 	"\x03key\x18\x02 \x02(\x05R\x03key\x12\x12\n" +
@@ -3503,7 +3965,7 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
@@ -3528,13 +3990,16 @@ var file_fm_proto_goTypes = []any{
 	(*Arrival)(nil),       // 20: fermata.arrival
 	(*SockOpt)(nil),       // 21: fermata.sock_opt
 	(*TtyExtra)(nil),      // 22: fermata.tty_extra
-	(*SysvSem)(nil),       // 23: fermata.sysv_sem
-	(*SysvQueue)(nil),     // 24: fermata.sysv_queue
-	(*SysvMessage)(nil),   // 25: fermata.sysv_message
-	(*Mqueue)(nil),        // 26: fermata.mqueue
-	(*MqueueMessage)(nil), // 27: fermata.mqueue_message
-	(*MqueueNotify)(nil),  // 28: fermata.mqueue_notify
-	(*Record)(nil),        // 29: fermata.record
+	(*Uring)(nil),         // 23: fermata.uring
+	(*UringSlot)(nil),     // 24: fermata.uring_slot
+	(*UringThread)(nil),   // 25: fermata.uring_thread
+	(*SysvSem)(nil),       // 26: fermata.sysv_sem
+	(*SysvQueue)(nil),     // 27: fermata.sysv_queue
+	(*SysvMessage)(nil),   // 28: fermata.sysv_message
+	(*Mqueue)(nil),        // 29: fermata.mqueue
+	(*MqueueMessage)(nil), // 30: fermata.mqueue_message
+	(*MqueueNotify)(nil),  // 31: fermata.mqueue_notify
+	(*Record)(nil),        // 32: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
@@ -3552,14 +4017,17 @@ var file_fm_proto_depIdxs = []int32{
 	17, // 12: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
 	21, // 13: fermata.sock_extra.opts:type_name -> fermata.sock_opt
 	20, // 14: fermata.sock_extra.arrived:type_name -> fermata.arrival
-	25, // 15: fermata.sysv_queue.messages:type_name -> fermata.sysv_message
-	27, // 16: fermata.mqueue.messages:type_name -> fermata.mqueue_message
-	28, // 17: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	24, // 15: fermata.uring.files:type_name -> fermata.uring_slot
+	24, // 16: fermata.uring.buffers:type_name -> fermata.uring_slot
+	25, // 17: fermata.uring.threads:type_name -> fermata.uring_thread
+	28, // 18: fermata.sysv_queue.messages:type_name -> fermata.sysv_message
+	30, // 19: fermata.mqueue.messages:type_name -> fermata.mqueue_message
+	31, // 20: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -3573,7 +4041,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
