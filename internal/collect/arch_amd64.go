@@ -3,6 +3,7 @@ package collect
 import (
 	"encoding/binary"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	core_x86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
@@ -106,4 +107,15 @@ func SetDebugRegisters(x tracee.Traced, all []uint64) error {
 func beforeCall(pid int, r *sys.Regs) bool {
 	var b [2]byte
 	return sys.ReadMem(pid, r.Rip-2, b[:]) == nil && b == [2]byte{0x0f, 0x05}
+}
+
+// askArch refuses what only this machine has: a local descriptor table
+// (modify_ldt(2)), whose selectors may be in registers.
+func (c *Collector) askArch(t *Task, b *batch) {
+	at, _ := b.e.Data(8)
+	b.ask("modify_ldt", true, func(n int64) {
+		if n > 0 {
+			c.refuse(t, "address space", "it has segments of its own (modify_ldt)", "only programs without them can be saved")
+		}
+	}, unix.SYS_MODIFY_LDT, 0, at, 8)
 }

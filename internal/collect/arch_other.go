@@ -23,3 +23,4 @@ func beforeCall(int, *sys.Regs) bool                       { return false }
 
 // SetDebugRegisters needs an amd64 machine.
 func SetDebugRegisters(tracee.Traced, []uint64) error { return sys.ErrArch }
+func (c *Collector) askArch(*Task, *batch)            {}

@@ -3,6 +3,7 @@ package collect
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -128,6 +129,9 @@ func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) err
 		c.exitedLeader(t, core)
 	}
 	if mme != nil {
+		if err := c.askPolicies(t); err != nil {
+			return err
+		}
 		c.Image.Add(image.Of("mm", t.PID), mme)
 	}
 	return nil
@@ -178,12 +182,29 @@ func (c *Collector) askProcess(t *Task, b *batch, tc *criu_core.TaskCoreEntry, x
 		b.ask("getitimer", false, take, unix.SYS_GETITIMER, i, it+32*i)
 	}
 	b.prctlOut("PR_GET_CHILD_SUBREAPER", unix.PR_GET_CHILD_SUBREAPER, func(v uint64) { tc.ChildSubreaper = proto.Bool(uint32(v) != 0) })
+	b.ask("PR_TIMER_CREATE_RESTORE_IDS", true, func(v int64) {
+		if v != 0 {
+			x.TimerIds = proto.Bool(true)
+		}
+	}, unix.SYS_PRCTL, sys.PrTimerCreateRestoreIDs, sys.TimerCreateRestoreIDsGet, 0, 0, 0)
 	b.prctlVal("PR_GET_IO_FLUSHER", unix.PR_GET_IO_FLUSHER, func(v int64) { x.IoFlusher = proto.Uint32(uint32(v)) })
 	if mme != nil {
 		b.ask("brk", false, func(v int64) { mme.MmBrk = proto.Uint64(uint64(v)) }, unix.SYS_BRK, 0)
 		c.askRings(t, b, mme)
 		b.prctlVal("PR_GET_DUMPABLE", unix.PR_GET_DUMPABLE, func(v int64) { mme.Dumpable = proto.Int32(int32(v)) })
-		b.prctlVal("PR_GET_THP_DISABLE", unix.PR_GET_THP_DISABLE, func(v int64) { mme.ThpDisabled = proto.Bool(v != 0) })
+		b.prctlVal("PR_GET_THP_DISABLE", unix.PR_GET_THP_DISABLE, func(v int64) {
+			mme.ThpDisabled = proto.Bool(v != 0)
+			if v > 1 { // flags, beside the lowest bit
+				t.extra.ThpFlags = proto.Uint32(uint32(v) &^ 1)
+			}
+		})
+		b.prctlVal("PR_GET_MEMORY_MERGE", sys.PrGetMemoryMerge, func(v int64) {
+			if v != 0 {
+				t.extra.Ksm = proto.Uint32(uint32(v))
+			}
+		})
+		b.ask("PR_FUTEX_HASH", true, func(v int64) { t.extra.FutexSlots = proto.Uint32(uint32(v)) }, unix.SYS_PRCTL, sys.PrFutexHash, sys.FutexHashGet, 0, 0, 0)
+		c.askArch(t, b)
 		b.prctlVal("PR_GET_MDWE", unix.PR_GET_MDWE, func(v int64) { t.extra.Mdwe = proto.Uint32(uint32(v)) }) // Linux 6.3
 	}
 	b.ask("membarrier", true, func(v int64) { tc.MembarrierRegistrationMask = proto.Uint32(uint32(v)) }, unix.SYS_MEMBARRIER, membarrierGetRegistrations, 0, 0)
@@ -236,6 +257,11 @@ func (c *Collector) askTimers(t *Task, b *batch, x *fm.TaskExtra) {
 		}
 		if tm.ToTID {
 			p.Thread = proto.Uint32(uint32(tm.Target))
+			if !slices.ContainsFunc(t.Threads, func(th *tracee.Thread) bool { return th.TID == tm.Target }) {
+				// The thread has ended: the timer tells nobody any more, and none
+				// can be made for such a thread.
+				p.Thread, p.Notify = nil, proto.Int32(sigevNone)
+			}
 		}
 		a, d := b.e.Data(32)
 		b.ask("timer_gettime", false, func(int64) {
@@ -247,6 +273,8 @@ func (c *Collector) askTimers(t *Task, b *batch, x *fm.TaskExtra) {
 		t.timers = append(t.timers, p)
 	}
 }
+
+const sigevNone = 1 // SIGEV_NONE
 
 // askThread adds a thread's own questions; the function it gives fills the
 // image once they are answered.
@@ -277,6 +305,13 @@ func (c *Collector) askThread(t *Task, th *tracee.Thread, b *batch, core *criu_c
 		tce.Creds.Secbits = proto.Uint32(uint32(v))
 		x.Securebits = proto.Uint32(uint32(v))
 	})
+	b.prctlVal("PR_MCE_KILL_GET", sys.PrMCEKillGet, func(v int64) {
+		if v != sys.MCEKillDefault {
+			x.MceKill = proto.Uint32(uint32(v))
+		}
+	})
+	askPolicy(b, 0, func(p *fm.NumaPolicy) { x.Policy = p })
+	c.askKeyrings(t, th, b)
 	b.prctlVal("PR_GET_TIMERSLACK", unix.PR_GET_TIMERSLACK, func(v int64) { x.TimerSlack = proto.Uint64(uint64(v)) })
 	return func() error {
 		if x.TidAddress == nil {

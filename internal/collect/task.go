@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/image/fm"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/resource"
+	"github.com/fermata-cr/fermata/internal/sys/kmem"
 	"github.com/fermata-cr/fermata/internal/tracee"
 )
 
@@ -170,6 +172,7 @@ func (c *Collector) supported(t *Task) (bool, error) {
 			no(fmt.Sprintf("thread %d", th.TID), "its system calls are dispatched to a handler of its own (PR_SET_SYSCALL_USER_DISPATCH)", "switch that off before the checkpoint")
 		}
 	}
+	privs := false // given up by some thread
 	// Before any thread is entered: a filter judges the executor's calls, and a
 	// thread in strict mode would not survive the first.
 	t.status = map[int]*procfs.Status{t.PID: &t.Status}
@@ -191,9 +194,20 @@ func (c *Collector) supported(t *Task) (bool, error) {
 				return false, err
 			}
 		}
+		privs = privs || st.NoNewPrivs
 		switch {
 		case strings.Contains(st.X86ThreadFeatures, "shstk"):
 			no(fmt.Sprintf("thread %d", th.TID), "it has a shadow stack", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off")
+		}
+	}
+	if privs {
+		switch in, err := c.Files.Landlocked(t.At()); {
+		case errors.Is(err, kmem.ErrUnavailable):
+			c.Notes = append(c.Notes, fmt.Sprintf("pid %d (%s): whether it is in a Landlock domain cannot be told; a restored program would be in none (%v)", t.PID, t.Comm, err))
+		case err != nil:
+			return false, err
+		case in:
+			no("threads", "it is in a Landlock domain, which nobody can read out: restored, it would be free of it", "start it without that sandbox")
 		}
 	}
 	return ok, nil

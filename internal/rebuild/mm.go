@@ -12,6 +12,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/image/wire"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
 )
@@ -52,7 +53,7 @@ func (a *area) same(b *area) bool {
 	return a.GetStart() == b.GetStart() && a.GetEnd() == b.GetEnd() && a.GetFlags() == b.GetFlags() &&
 		a.GetProt() == b.GetProt() && a.GetPgoff() == b.GetPgoff() && a.GetShmid() == b.GetShmid() &&
 		a.GetStatus() == b.GetStatus() && a.GetMadv() == b.GetMadv() && a.extra.GetPkey() == b.extra.GetPkey() &&
-		a.extra.GetName() == b.extra.GetName() && a.flags()&^ignoredFlags == b.flags()&^ignoredFlags
+		a.extra.GetName() == b.extra.GetName() && wire.Equal(a.extra.GetPolicy(), b.extra.GetPolicy()) && a.flags()&^ignoredFlags == b.flags()&^ignoredFlags
 }
 
 // ignoredFlags come and go by themselves or are set at the end.
@@ -273,6 +274,10 @@ func (b *builder) mapAreas(q *queue, p *proc, kept []bool) error {
 		flags &^= unix.MAP_STACK
 		q.add("mmap", unix.SYS_MMAP, a.GetStart(), a.GetEnd()-a.GetStart(), uint64(b.firstProt(p, i)), flags, fd, off)
 		q.want(a.GetStart())
+		if m := a.extra.GetPolicy(); m != nil { // before pages come
+			q.room(1, len(m.GetNodes())+32)
+			q.add("mbind", unix.SYS_MBIND, a.GetStart(), a.GetEnd()-a.GetStart(), uint64(m.GetMode()), nodes(q, m), nodeBits(m), 0)
+		}
 		if m := a.GetMadv() & hugeAdvice; m != 0 && a.GetFlags()&(unix.MAP_HUGETLB|mapDroppable) == 0 {
 			b.advise(q, a, m)
 		}

@@ -61,12 +61,19 @@ func (b *builder) layout(p, from *proc) error {
 			q.add("close", unix.SYS_CLOSE, uint64(exe))
 		}
 	}
-	if m.GetThpDisabled() != (from != nil && from.mm.GetThpDisabled()) {
+	var had fm.MmExtra
+	if from != nil && from.mmx != nil {
+		had.Ksm, had.ThpFlags = from.mmx.Ksm, from.mmx.ThpFlags
+	}
+	if m.GetThpDisabled() != (from != nil && from.mm.GetThpDisabled()) || p.mmx.GetThpFlags() != had.GetThpFlags() {
 		v := uint64(0)
 		if m.GetThpDisabled() {
 			v = 1
 		}
-		q.add("prctl(PR_SET_THP_DISABLE)", unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, v, 0, 0, 0)
+		q.add("prctl(PR_SET_THP_DISABLE)", unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, v, uint64(p.mmx.GetThpFlags()), 0, 0)
+	}
+	if p.mmx.GetKsm() != had.GetKsm() {
+		q.add("prctl(PR_SET_MEMORY_MERGE)", unix.SYS_PRCTL, sys.PrSetMemoryMerge, uint64(p.mmx.GetKsm()), 0, 0, 0)
 	}
 	if err := q.flush(); err != nil {
 		return fmt.Errorf("layout: %w", err)
@@ -155,7 +162,6 @@ func (b *builder) settle(p *proc) error {
 			}
 		}
 	}
-	b.rlimits(q, p)
 	if err := q.flush(); err != nil {
 		return err
 	}
@@ -169,6 +175,13 @@ func (b *builder) settle(p *proc) error {
 		return err
 	}
 	if err := b.signals(p); err != nil {
+		return err
+	}
+	// Timers and queued signals were there before the limits that admit no more.
+	p.exec.Reset()
+	b.futexHash(q, p)
+	b.rlimits(q, p)
+	if err := q.flush(); err != nil {
 		return err
 	}
 	if err := b.seccomp(p); err != nil {
@@ -189,6 +202,22 @@ func (b *builder) settle(p *proc) error {
 		}
 	}
 	return b.itimers(p)
+}
+
+// futexHash gives private futexes a hash of the size that they had, unless it
+// came by itself (prctl(2), PR_FUTEX_HASH, Linux 6.16).
+func (b *builder) futexHash(q *queue, p *proc) {
+	if p.vmOwner != p || p.mmx.FutexSlots == nil {
+		return
+	}
+	want := int64(p.mmx.GetFutexSlots())
+	now := want
+	q.optional("prctl(PR_FUTEX_HASH)", unix.SYS_PRCTL, sys.PrFutexHash, sys.FutexHashGet, 0, 0, 0)
+	q.take(func(v int64) { now = v })
+	q.run()
+	if now != want {
+		q.optional("prctl(PR_FUTEX_HASH)", unix.SYS_PRCTL, sys.PrFutexHash, sys.FutexHashSet, uint64(want), 0, 0)
+	}
 }
 
 // lockMemory locks what was locked; locks are not inherited.
@@ -394,10 +423,14 @@ func (b *builder) queueSignals(p *proc, t *thread, s *siginfo.SignalQueueEntry, 
 
 // timers makes the POSIX timers, with the ids they had.
 func (b *builder) timers(p *proc) error {
-	if len(p.extra.GetTimers()) == 0 {
-		return nil
-	}
 	p.exec.Reset()
+	if len(p.extra.GetTimers()) == 0 {
+		if !p.extra.GetTimerIds() {
+			return nil
+		}
+		_, err := p.exec.Call(unix.SYS_PRCTL, sys.PrTimerCreateRestoreIDs, 1, 0, 0, 0)
+		return err
+	}
 	q := &queue{b: b, e: p.exec}
 	// Linux 6.15 lets a process choose ids; before, they count up.
 	on, _ := p.exec.Call(unix.SYS_PRCTL, sys.PrTimerCreateRestoreIDs, 1, 0, 0, 0)
@@ -442,7 +475,7 @@ func (b *builder) timers(p *proc) error {
 			p.exec.Reset()
 		}
 	}
-	if choose {
+	if choose && !p.extra.GetTimerIds() {
 		p.exec.Reset()
 		if _, err := p.exec.Call(unix.SYS_PRCTL, sys.PrTimerCreateRestoreIDs, 0, 0, 0, 0); err != nil {
 			return err
@@ -578,6 +611,12 @@ func (b *builder) settleThread(t *thread) *queue {
 	if t.extra.GetTscOff() {
 		q.add("prctl(PR_SET_TSC)", unix.SYS_PRCTL, unix.PR_SET_TSC, unix.PR_TSC_SIGSEGV)
 	}
+	if t.extra.MceKill != nil {
+		q.add("prctl(PR_MCE_KILL)", unix.SYS_PRCTL, sys.PrMCEKill, sys.MCEKillSet, uint64(t.extra.GetMceKill()), 0, 0)
+	}
+	if m := t.extra.GetPolicy(); m != nil {
+		q.add("set_mempolicy", unix.SYS_SET_MEMPOLICY, uint64(m.GetMode()), nodes(q, m), nodeBits(m))
+	}
 	q.add("set_robust_list", unix.SYS_SET_ROBUST_LIST, tce.GetFutexRla(), uint64(tce.GetFutexRlaLen()))
 	if tce.GetFutexRlaLen() == 0 {
 		q.names[len(q.names)-1].optional = true
@@ -630,4 +669,20 @@ func restartFor(r *fm.RestartBlock, args [6]uint64, timespecAt uint64) (nr uint6
 		return 0, args, nil, false
 	}
 	return nr, out, ts, true
+}
+
+// nodes puts the mask of a NUMA policy, nodeBits is its length as calls want it:
+// one more than there are bits.
+func nodes(q *queue, m *fm.NumaPolicy) uint64 {
+	if len(m.GetNodes()) == 0 {
+		return 0
+	}
+	return q.e.Put(append(append([]byte{}, m.GetNodes()...), make([]byte, 8)...))
+}
+
+func nodeBits(m *fm.NumaPolicy) uint64 {
+	if len(m.GetNodes()) == 0 {
+		return 0
+	}
+	return uint64(8*len(m.GetNodes())) + 1
 }

@@ -462,6 +462,10 @@ func (d *Dump) Fown(f *File) (*fown.FownEntry, error) {
 		return noOwner, nil
 	}
 	o := wire.Clone(noOwner)
+	if w.PID != 0 && f.Stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+		// Nothing shows which changes; fcntl(2) sets the owner with them.
+		d.Refusal(f, "changes in this directory are told by a signal (F_NOTIFY)", "use inotify(7) instead")
+	}
 	if w.PID != 0 && !d.ownerInside(f, w) {
 		what := [...]string{"thread", "process", "process group"}[min(max(w.Type, 0), 2)]
 		d.Refusal(f, fmt.Sprintf("its I/O signals go to %s %d, outside the tree", what, w.PID), "checkpoint that process too, or F_SETOWN to one inside")

@@ -470,6 +470,7 @@ type VmaExtra struct {
 	Pkey          *uint32                `protobuf:"varint,2,opt,name=pkey" json:"pkey,omitempty"`
 	Name          *string                `protobuf:"bytes,3,opt,name=name" json:"name,omitempty"`                             // PR_SET_VMA_ANON_NAME
 	HugeShift     *uint32                `protobuf:"varint,4,opt,name=huge_shift,json=hugeShift" json:"huge_shift,omitempty"` // log2 of the page size of hugetlb
+	Policy        *NumaPolicy            `protobuf:"bytes,5,opt,name=policy" json:"policy,omitempty"`                         // mbind(2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -532,6 +533,66 @@ func (x *VmaExtra) GetHugeShift() uint32 {
 	return 0
 }
 
+func (x *VmaExtra) GetPolicy() *NumaPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+// A NUMA policy (set_mempolicy(2)) other than the default.
+type NumaPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          *uint32                `protobuf:"varint,1,req,name=mode" json:"mode,omitempty"`  // MPOL_, with its flags
+	Nodes         []byte                 `protobuf:"bytes,2,req,name=nodes" json:"nodes,omitempty"` // bits
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NumaPolicy) Reset() {
+	*x = NumaPolicy{}
+	mi := &file_fm_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NumaPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NumaPolicy) ProtoMessage() {}
+
+func (x *NumaPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_fm_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NumaPolicy.ProtoReflect.Descriptor instead.
+func (*NumaPolicy) Descriptor() ([]byte, []int) {
+	return file_fm_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *NumaPolicy) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
+}
+
+func (x *NumaPolicy) GetNodes() []byte {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 type MmExtra struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Vmas           []*VmaExtra            `protobuf:"bytes,1,rep,name=vmas" json:"vmas,omitempty"`
@@ -542,13 +603,15 @@ type MmExtra struct {
 	Mdwe           *uint32                `protobuf:"varint,6,opt,name=mdwe" json:"mdwe,omitempty"`
 	Guards         *PageRuns              `protobuf:"bytes,7,opt,name=guards" json:"guards,omitempty"` // MADV_GUARD_INSTALL; off is not used
 	Aio            []*AioContext          `protobuf:"bytes,8,rep,name=aio" json:"aio,omitempty"`
+	ThpFlags       *uint32                `protobuf:"varint,20,opt,name=thp_flags,json=thpFlags" json:"thp_flags,omitempty"`       // PR_SET_THP_DISABLE, Linux 6.18
+	FutexSlots     *uint32                `protobuf:"varint,21,opt,name=futex_slots,json=futexSlots" json:"futex_slots,omitempty"` // PR_FUTEX_HASH
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *MmExtra) Reset() {
 	*x = MmExtra{}
-	mi := &file_fm_proto_msgTypes[5]
+	mi := &file_fm_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +623,7 @@ func (x *MmExtra) String() string {
 func (*MmExtra) ProtoMessage() {}
 
 func (x *MmExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[5]
+	mi := &file_fm_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +636,7 @@ func (x *MmExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MmExtra.ProtoReflect.Descriptor instead.
 func (*MmExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{5}
+	return file_fm_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MmExtra) GetVmas() []*VmaExtra {
@@ -632,6 +695,20 @@ func (x *MmExtra) GetAio() []*AioContext {
 	return nil
 }
 
+func (x *MmExtra) GetThpFlags() uint32 {
+	if x != nil && x.ThpFlags != nil {
+		return *x.ThpFlags
+	}
+	return 0
+}
+
+func (x *MmExtra) GetFutexSlots() uint32 {
+	if x != nil && x.FutexSlots != nil {
+		return *x.FutexSlots
+	}
+	return 0
+}
+
 // A context of Linux AIO (io_setup(2)) whose ring is an area of its own.
 type AioContext struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -646,7 +723,7 @@ type AioContext struct {
 
 func (x *AioContext) Reset() {
 	*x = AioContext{}
-	mi := &file_fm_proto_msgTypes[6]
+	mi := &file_fm_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +735,7 @@ func (x *AioContext) String() string {
 func (*AioContext) ProtoMessage() {}
 
 func (x *AioContext) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[6]
+	mi := &file_fm_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +748,7 @@ func (x *AioContext) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AioContext.ProtoReflect.Descriptor instead.
 func (*AioContext) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{6}
+	return file_fm_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AioContext) GetStart() uint64 {
@@ -726,7 +803,7 @@ type SchedAttr struct {
 
 func (x *SchedAttr) Reset() {
 	*x = SchedAttr{}
-	mi := &file_fm_proto_msgTypes[7]
+	mi := &file_fm_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +815,7 @@ func (x *SchedAttr) String() string {
 func (*SchedAttr) ProtoMessage() {}
 
 func (x *SchedAttr) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[7]
+	mi := &file_fm_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +828,7 @@ func (x *SchedAttr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedAttr.ProtoReflect.Descriptor instead.
 func (*SchedAttr) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{7}
+	return file_fm_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SchedAttr) GetPolicy() uint32 {
@@ -833,13 +910,15 @@ type ThreadExtra struct {
 	TscOff        *bool                  `protobuf:"varint,11,opt,name=tsc_off,json=tscOff" json:"tsc_off,omitempty"`
 	Exited        *uint32                `protobuf:"varint,12,opt,name=exited" json:"exited,omitempty"` // of a leader that has exited while other threads run, as wait(2) gives it
 	Traced        *Traced                `protobuf:"bytes,13,opt,name=traced" json:"traced,omitempty"`
+	MceKill       *uint32                `protobuf:"varint,20,opt,name=mce_kill,json=mceKill" json:"mce_kill,omitempty"` // PR_MCE_KILL_
+	Policy        *NumaPolicy            `protobuf:"bytes,21,opt,name=policy" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ThreadExtra) Reset() {
 	*x = ThreadExtra{}
-	mi := &file_fm_proto_msgTypes[8]
+	mi := &file_fm_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +930,7 @@ func (x *ThreadExtra) String() string {
 func (*ThreadExtra) ProtoMessage() {}
 
 func (x *ThreadExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[8]
+	mi := &file_fm_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +943,7 @@ func (x *ThreadExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThreadExtra.ProtoReflect.Descriptor instead.
 func (*ThreadExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{8}
+	return file_fm_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ThreadExtra) GetTid() uint32 {
@@ -958,6 +1037,20 @@ func (x *ThreadExtra) GetTraced() *Traced {
 	return nil
 }
 
+func (x *ThreadExtra) GetMceKill() uint32 {
+	if x != nil && x.MceKill != nil {
+		return *x.MceKill
+	}
+	return 0
+}
+
+func (x *ThreadExtra) GetPolicy() *NumaPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
 // A thread that another of the tree traces (ptrace(2)).
 type Traced struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -975,7 +1068,7 @@ type Traced struct {
 
 func (x *Traced) Reset() {
 	*x = Traced{}
-	mi := &file_fm_proto_msgTypes[9]
+	mi := &file_fm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1080,7 @@ func (x *Traced) String() string {
 func (*Traced) ProtoMessage() {}
 
 func (x *Traced) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[9]
+	mi := &file_fm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1093,7 @@ func (x *Traced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traced.ProtoReflect.Descriptor instead.
 func (*Traced) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{9}
+	return file_fm_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Traced) GetTracer() uint32 {
@@ -1070,7 +1163,7 @@ type RestartBlock struct {
 
 func (x *RestartBlock) Reset() {
 	*x = RestartBlock{}
-	mi := &file_fm_proto_msgTypes[10]
+	mi := &file_fm_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1175,7 @@ func (x *RestartBlock) String() string {
 func (*RestartBlock) ProtoMessage() {}
 
 func (x *RestartBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[10]
+	mi := &file_fm_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1188,7 @@ func (x *RestartBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBlock.ProtoReflect.Descriptor instead.
 func (*RestartBlock) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{10}
+	return file_fm_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RestartBlock) GetNr() uint32 {
@@ -1131,13 +1224,14 @@ type TaskExtra struct {
 	Exe               *string                `protobuf:"bytes,14,opt,name=exe" json:"exe,omitempty"`
 	StoppedUnreported *bool                  `protobuf:"varint,15,opt,name=stopped_unreported,json=stoppedUnreported" json:"stopped_unreported,omitempty"`
 	Undos             []*SemUndo             `protobuf:"bytes,17,rep,name=undos" json:"undos,omitempty"`
+	TimerIds          *bool                  `protobuf:"varint,20,opt,name=timer_ids,json=timerIds" json:"timer_ids,omitempty"` // PR_TIMER_CREATE_RESTORE_IDS is on
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *TaskExtra) Reset() {
 	*x = TaskExtra{}
-	mi := &file_fm_proto_msgTypes[11]
+	mi := &file_fm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1243,7 @@ func (x *TaskExtra) String() string {
 func (*TaskExtra) ProtoMessage() {}
 
 func (x *TaskExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[11]
+	mi := &file_fm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1256,7 @@ func (x *TaskExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskExtra.ProtoReflect.Descriptor instead.
 func (*TaskExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{11}
+	return file_fm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TaskExtra) GetPid() uint32 {
@@ -1277,6 +1371,13 @@ func (x *TaskExtra) GetUndos() []*SemUndo {
 	return nil
 }
 
+func (x *TaskExtra) GetTimerIds() bool {
+	if x != nil && x.TimerIds != nil {
+		return *x.TimerIds
+	}
+	return false
+}
+
 // What is taken back from a System V semaphore when the process ends (SEM_UNDO).
 type SemUndo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1289,7 +1390,7 @@ type SemUndo struct {
 
 func (x *SemUndo) Reset() {
 	*x = SemUndo{}
-	mi := &file_fm_proto_msgTypes[12]
+	mi := &file_fm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1402,7 @@ func (x *SemUndo) String() string {
 func (*SemUndo) ProtoMessage() {}
 
 func (x *SemUndo) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[12]
+	mi := &file_fm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1415,7 @@ func (x *SemUndo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SemUndo.ProtoReflect.Descriptor instead.
 func (*SemUndo) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{12}
+	return file_fm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SemUndo) GetSet() int32 {
@@ -1357,7 +1458,7 @@ type PosixTimer struct {
 
 func (x *PosixTimer) Reset() {
 	*x = PosixTimer{}
-	mi := &file_fm_proto_msgTypes[13]
+	mi := &file_fm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1470,7 @@ func (x *PosixTimer) String() string {
 func (*PosixTimer) ProtoMessage() {}
 
 func (x *PosixTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[13]
+	mi := &file_fm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1483,7 @@ func (x *PosixTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PosixTimer.ProtoReflect.Descriptor instead.
 func (*PosixTimer) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{13}
+	return file_fm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PosixTimer) GetId() int32 {
@@ -1493,7 +1594,7 @@ type FileExtra struct {
 
 func (x *FileExtra) Reset() {
 	*x = FileExtra{}
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1606,7 @@ func (x *FileExtra) String() string {
 func (*FileExtra) ProtoMessage() {}
 
 func (x *FileExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[14]
+	mi := &file_fm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1619,7 @@ func (x *FileExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileExtra.ProtoReflect.Descriptor instead.
 func (*FileExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{14}
+	return file_fm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FileExtra) GetId() uint32 {
@@ -1685,7 +1786,7 @@ type Extent struct {
 
 func (x *Extent) Reset() {
 	*x = Extent{}
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1798,7 @@ func (x *Extent) String() string {
 func (*Extent) ProtoMessage() {}
 
 func (x *Extent) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[15]
+	mi := &file_fm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1811,7 @@ func (x *Extent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extent.ProtoReflect.Descriptor instead.
 func (*Extent) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{15}
+	return file_fm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Extent) GetOff() uint64 {
@@ -1750,7 +1851,7 @@ type ShmObject struct {
 
 func (x *ShmObject) Reset() {
 	*x = ShmObject{}
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1863,7 @@ func (x *ShmObject) String() string {
 func (*ShmObject) ProtoMessage() {}
 
 func (x *ShmObject) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[16]
+	mi := &file_fm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1876,7 @@ func (x *ShmObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShmObject.ProtoReflect.Descriptor instead.
 func (*ShmObject) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{16}
+	return file_fm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ShmObject) GetId() uint64 {
@@ -1891,7 +1992,7 @@ type SysvShm struct {
 
 func (x *SysvShm) Reset() {
 	*x = SysvShm{}
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2004,7 @@ func (x *SysvShm) String() string {
 func (*SysvShm) ProtoMessage() {}
 
 func (x *SysvShm) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[17]
+	mi := &file_fm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2017,7 @@ func (x *SysvShm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvShm.ProtoReflect.Descriptor instead.
 func (*SysvShm) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{17}
+	return file_fm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SysvShm) GetId() uint32 {
@@ -1978,7 +2079,7 @@ type SkPacketExtra struct {
 
 func (x *SkPacketExtra) Reset() {
 	*x = SkPacketExtra{}
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2091,7 @@ func (x *SkPacketExtra) String() string {
 func (*SkPacketExtra) ProtoMessage() {}
 
 func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[18]
+	mi := &file_fm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2104,7 @@ func (x *SkPacketExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkPacketExtra.ProtoReflect.Descriptor instead.
 func (*SkPacketExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{18}
+	return file_fm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SkPacketExtra) GetPacket() uint32 {
@@ -2091,7 +2192,7 @@ type SockExtra struct {
 
 func (x *SockExtra) Reset() {
 	*x = SockExtra{}
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2204,7 @@ func (x *SockExtra) String() string {
 func (*SockExtra) ProtoMessage() {}
 
 func (x *SockExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[19]
+	mi := &file_fm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2217,7 @@ func (x *SockExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockExtra.ProtoReflect.Descriptor instead.
 func (*SockExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{19}
+	return file_fm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SockExtra) GetId() uint32 {
@@ -2318,7 +2419,7 @@ type Arrival struct {
 
 func (x *Arrival) Reset() {
 	*x = Arrival{}
-	mi := &file_fm_proto_msgTypes[20]
+	mi := &file_fm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2431,7 @@ func (x *Arrival) String() string {
 func (*Arrival) ProtoMessage() {}
 
 func (x *Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[20]
+	mi := &file_fm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2444,7 @@ func (x *Arrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Arrival.ProtoReflect.Descriptor instead.
 func (*Arrival) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{20}
+	return file_fm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Arrival) GetIndex() uint32 {
@@ -2414,7 +2515,7 @@ type SockOpt struct {
 
 func (x *SockOpt) Reset() {
 	*x = SockOpt{}
-	mi := &file_fm_proto_msgTypes[21]
+	mi := &file_fm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2527,7 @@ func (x *SockOpt) String() string {
 func (*SockOpt) ProtoMessage() {}
 
 func (x *SockOpt) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[21]
+	mi := &file_fm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2540,7 @@ func (x *SockOpt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SockOpt.ProtoReflect.Descriptor instead.
 func (*SockOpt) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{21}
+	return file_fm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SockOpt) GetLevel() int32 {
@@ -2481,7 +2582,7 @@ type TtyExtra struct {
 
 func (x *TtyExtra) Reset() {
 	*x = TtyExtra{}
-	mi := &file_fm_proto_msgTypes[22]
+	mi := &file_fm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2594,7 @@ func (x *TtyExtra) String() string {
 func (*TtyExtra) ProtoMessage() {}
 
 func (x *TtyExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[22]
+	mi := &file_fm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2607,7 @@ func (x *TtyExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TtyExtra.ProtoReflect.Descriptor instead.
 func (*TtyExtra) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{22}
+	return file_fm_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TtyExtra) GetId() uint32 {
@@ -2612,7 +2713,7 @@ type Uring struct {
 
 func (x *Uring) Reset() {
 	*x = Uring{}
-	mi := &file_fm_proto_msgTypes[23]
+	mi := &file_fm_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2725,7 @@ func (x *Uring) String() string {
 func (*Uring) ProtoMessage() {}
 
 func (x *Uring) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[23]
+	mi := &file_fm_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2738,7 @@ func (x *Uring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uring.ProtoReflect.Descriptor instead.
 func (*Uring) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{23}
+	return file_fm_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Uring) GetId() uint32 {
@@ -2871,7 +2972,7 @@ type UringSlot struct {
 
 func (x *UringSlot) Reset() {
 	*x = UringSlot{}
-	mi := &file_fm_proto_msgTypes[24]
+	mi := &file_fm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +2984,7 @@ func (x *UringSlot) String() string {
 func (*UringSlot) ProtoMessage() {}
 
 func (x *UringSlot) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[24]
+	mi := &file_fm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +2997,7 @@ func (x *UringSlot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UringSlot.ProtoReflect.Descriptor instead.
 func (*UringSlot) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{24}
+	return file_fm_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UringSlot) GetIndex() uint32 {
@@ -2945,7 +3046,7 @@ type UringThread struct {
 
 func (x *UringThread) Reset() {
 	*x = UringThread{}
-	mi := &file_fm_proto_msgTypes[25]
+	mi := &file_fm_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2957,7 +3058,7 @@ func (x *UringThread) String() string {
 func (*UringThread) ProtoMessage() {}
 
 func (x *UringThread) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[25]
+	mi := &file_fm_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2970,7 +3071,7 @@ func (x *UringThread) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UringThread.ProtoReflect.Descriptor instead.
 func (*UringThread) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{25}
+	return file_fm_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UringThread) GetTid() uint32 {
@@ -3003,7 +3104,7 @@ type SysvSem struct {
 
 func (x *SysvSem) Reset() {
 	*x = SysvSem{}
-	mi := &file_fm_proto_msgTypes[26]
+	mi := &file_fm_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3116,7 @@ func (x *SysvSem) String() string {
 func (*SysvSem) ProtoMessage() {}
 
 func (x *SysvSem) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[26]
+	mi := &file_fm_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3129,7 @@ func (x *SysvSem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvSem.ProtoReflect.Descriptor instead.
 func (*SysvSem) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{26}
+	return file_fm_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SysvSem) GetId() uint32 {
@@ -3098,7 +3199,7 @@ type SysvQueue struct {
 
 func (x *SysvQueue) Reset() {
 	*x = SysvQueue{}
-	mi := &file_fm_proto_msgTypes[27]
+	mi := &file_fm_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3110,7 +3211,7 @@ func (x *SysvQueue) String() string {
 func (*SysvQueue) ProtoMessage() {}
 
 func (x *SysvQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[27]
+	mi := &file_fm_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3123,7 +3224,7 @@ func (x *SysvQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvQueue.ProtoReflect.Descriptor instead.
 func (*SysvQueue) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{27}
+	return file_fm_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SysvQueue) GetId() uint32 {
@@ -3199,7 +3300,7 @@ type SysvMessage struct {
 
 func (x *SysvMessage) Reset() {
 	*x = SysvMessage{}
-	mi := &file_fm_proto_msgTypes[28]
+	mi := &file_fm_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3312,7 @@ func (x *SysvMessage) String() string {
 func (*SysvMessage) ProtoMessage() {}
 
 func (x *SysvMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[28]
+	mi := &file_fm_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3325,7 @@ func (x *SysvMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SysvMessage.ProtoReflect.Descriptor instead.
 func (*SysvMessage) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{28}
+	return file_fm_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SysvMessage) GetType() int64 {
@@ -3261,7 +3362,7 @@ type Mqueue struct {
 
 func (x *Mqueue) Reset() {
 	*x = Mqueue{}
-	mi := &file_fm_proto_msgTypes[29]
+	mi := &file_fm_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3374,7 @@ func (x *Mqueue) String() string {
 func (*Mqueue) ProtoMessage() {}
 
 func (x *Mqueue) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[29]
+	mi := &file_fm_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3387,7 @@ func (x *Mqueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mqueue.ProtoReflect.Descriptor instead.
 func (*Mqueue) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{29}
+	return file_fm_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Mqueue) GetIno() uint64 {
@@ -3369,7 +3470,7 @@ type MqueueMessage struct {
 
 func (x *MqueueMessage) Reset() {
 	*x = MqueueMessage{}
-	mi := &file_fm_proto_msgTypes[30]
+	mi := &file_fm_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3482,7 @@ func (x *MqueueMessage) String() string {
 func (*MqueueMessage) ProtoMessage() {}
 
 func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[30]
+	mi := &file_fm_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3495,7 @@ func (x *MqueueMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MqueueMessage.ProtoReflect.Descriptor instead.
 func (*MqueueMessage) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{30}
+	return file_fm_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MqueueMessage) GetPriority() uint32 {
@@ -3426,7 +3527,7 @@ type MqueueNotify struct {
 
 func (x *MqueueNotify) Reset() {
 	*x = MqueueNotify{}
-	mi := &file_fm_proto_msgTypes[31]
+	mi := &file_fm_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3539,7 @@ func (x *MqueueNotify) String() string {
 func (*MqueueNotify) ProtoMessage() {}
 
 func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[31]
+	mi := &file_fm_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3552,7 @@ func (x *MqueueNotify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MqueueNotify.ProtoReflect.Descriptor instead.
 func (*MqueueNotify) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{31}
+	return file_fm_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *MqueueNotify) GetPid() uint32 {
@@ -3510,7 +3611,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fm_proto_msgTypes[32]
+	mi := &file_fm_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3623,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fm_proto_msgTypes[32]
+	mi := &file_fm_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3636,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fm_proto_rawDescGZIP(), []int{32}
+	return file_fm_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Record) GetId() uint32 {
@@ -3624,13 +3725,17 @@ const file_fm_proto_rawDesc = "" +
 	"\tpage_runs\x12\x18\n" +
 	"\x05vaddr\x18\x01 \x03(\x04B\x02\x10\x01R\x05vaddr\x12\x18\n" +
 	"\x05pages\x18\x02 \x03(\x04B\x02\x10\x01R\x05pages\x12\x14\n" +
-	"\x03off\x18\x03 \x03(\x04B\x02\x10\x01R\x03off\"l\n" +
+	"\x03off\x18\x03 \x03(\x04B\x02\x10\x01R\x03off\"\x9a\x01\n" +
 	"\tvma_extra\x12\x18\n" +
 	"\avmflags\x18\x01 \x02(\x04R\avmflags\x12\x12\n" +
 	"\x04pkey\x18\x02 \x01(\rR\x04pkey\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"huge_shift\x18\x04 \x01(\rR\thugeShift\"\x95\x02\n" +
+	"huge_shift\x18\x04 \x01(\rR\thugeShift\x12,\n" +
+	"\x06policy\x18\x05 \x01(\v2\x14.fermata.numa_policyR\x06policy\"7\n" +
+	"\vnuma_policy\x12\x12\n" +
+	"\x04mode\x18\x01 \x02(\rR\x04mode\x12\x14\n" +
+	"\x05nodes\x18\x02 \x02(\fR\x05nodes\"\xd3\x02\n" +
 	"\bmm_extra\x12&\n" +
 	"\x04vmas\x18\x01 \x03(\v2\x12.fermata.vma_extraR\x04vmas\x12'\n" +
 	"\x0fcoredump_filter\x18\x02 \x01(\rR\x0ecoredumpFilter\x12!\n" +
@@ -3639,7 +3744,10 @@ const file_fm_proto_rawDesc = "" +
 	"\x03ksm\x18\x05 \x01(\rR\x03ksm\x12\x12\n" +
 	"\x04mdwe\x18\x06 \x01(\rR\x04mdwe\x12*\n" +
 	"\x06guards\x18\a \x01(\v2\x12.fermata.page_runsR\x06guards\x12&\n" +
-	"\x03aio\x18\b \x03(\v2\x14.fermata.aio_contextR\x03aio\"s\n" +
+	"\x03aio\x18\b \x03(\v2\x14.fermata.aio_contextR\x03aio\x12\x1b\n" +
+	"\tthp_flags\x18\x14 \x01(\rR\bthpFlags\x12\x1f\n" +
+	"\vfutex_slots\x18\x15 \x01(\rR\n" +
+	"futexSlots\"s\n" +
 	"\vaio_context\x12\x14\n" +
 	"\x05start\x18\x01 \x02(\x04R\x05start\x12\x0e\n" +
 	"\x02nr\x18\x02 \x02(\rR\x02nr\x12\x12\n" +
@@ -3656,7 +3764,7 @@ const file_fm_proto_rawDesc = "" +
 	"\bdeadline\x18\x06 \x02(\x04R\bdeadline\x12\x16\n" +
 	"\x06period\x18\a \x02(\x04R\x06period\x12\x19\n" +
 	"\butil_min\x18\b \x02(\rR\autilMin\x12\x19\n" +
-	"\butil_max\x18\t \x02(\rR\autilMax\"\xa4\x03\n" +
+	"\butil_max\x18\t \x02(\rR\autilMax\"\xed\x03\n" +
 	"\fthread_extra\x12\x10\n" +
 	"\x03tid\x18\x01 \x02(\rR\x03tid\x12\x16\n" +
 	"\x06xstate\x18\x02 \x02(\fR\x06xstate\x12\x1a\n" +
@@ -3676,7 +3784,9 @@ const file_fm_proto_rawDesc = "" +
 	" \x01(\rR\trseqFlags\x12\x17\n" +
 	"\atsc_off\x18\v \x01(\bR\x06tscOff\x12\x16\n" +
 	"\x06exited\x18\f \x01(\rR\x06exited\x12'\n" +
-	"\x06traced\x18\r \x01(\v2\x0f.fermata.tracedR\x06traced\"\xd5\x01\n" +
+	"\x06traced\x18\r \x01(\v2\x0f.fermata.tracedR\x06traced\x12\x19\n" +
+	"\bmce_kill\x18\x14 \x01(\rR\amceKill\x12,\n" +
+	"\x06policy\x18\x15 \x01(\v2\x14.fermata.numa_policyR\x06policy\"\xd5\x01\n" +
 	"\x06traced\x12\x16\n" +
 	"\x06tracer\x18\x01 \x02(\rR\x06tracer\x12\x16\n" +
 	"\x06seized\x18\x02 \x02(\bR\x06seized\x12\x18\n" +
@@ -3691,7 +3801,7 @@ const file_fm_proto_rawDesc = "" +
 	"to_syscall\x18\b \x01(\bR\ttoSyscall\"B\n" +
 	"\rrestart_block\x12\x0e\n" +
 	"\x02nr\x18\x01 \x02(\rR\x02nr\x12!\n" +
-	"\fremaining_ns\x18\x02 \x02(\x03R\vremainingNs\"\xff\x03\n" +
+	"\fremaining_ns\x18\x02 \x02(\x03R\vremainingNs\"\x9c\x04\n" +
 	"\n" +
 	"task_extra\x12\x10\n" +
 	"\x03pid\x18\x01 \x02(\rR\x03pid\x12\x1f\n" +
@@ -3716,7 +3826,8 @@ const file_fm_proto_rawDesc = "" +
 	"timerSlack\x12\x10\n" +
 	"\x03exe\x18\x0e \x01(\tR\x03exe\x12-\n" +
 	"\x12stopped_unreported\x18\x0f \x01(\bR\x11stoppedUnreported\x12'\n" +
-	"\x05undos\x18\x11 \x03(\v2\x11.fermata.sem_undoR\x05undos\"L\n" +
+	"\x05undos\x18\x11 \x03(\v2\x11.fermata.sem_undoR\x05undos\x12\x1b\n" +
+	"\ttimer_ids\x18\x14 \x01(\bR\btimerIds\"L\n" +
 	"\bsem_undo\x12\x10\n" +
 	"\x03set\x18\x01 \x02(\x05R\x03set\x12\x16\n" +
 	"\x06number\x18\x02 \x02(\rR\x06number\x12\x16\n" +
@@ -3965,69 +4076,72 @@ func file_fm_proto_rawDescGZIP() []byte {
 	return file_fm_proto_rawDescData
 }
 
-var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_fm_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_fm_proto_goTypes = []any{
 	(*Manifest)(nil),      // 0: fermata.manifest
 	(*StoreFile)(nil),     // 1: fermata.store_file
 	(*SavedFile)(nil),     // 2: fermata.saved_file
 	(*PageRuns)(nil),      // 3: fermata.page_runs
 	(*VmaExtra)(nil),      // 4: fermata.vma_extra
-	(*MmExtra)(nil),       // 5: fermata.mm_extra
-	(*AioContext)(nil),    // 6: fermata.aio_context
-	(*SchedAttr)(nil),     // 7: fermata.sched_attr
-	(*ThreadExtra)(nil),   // 8: fermata.thread_extra
-	(*Traced)(nil),        // 9: fermata.traced
-	(*RestartBlock)(nil),  // 10: fermata.restart_block
-	(*TaskExtra)(nil),     // 11: fermata.task_extra
-	(*SemUndo)(nil),       // 12: fermata.sem_undo
-	(*PosixTimer)(nil),    // 13: fermata.posix_timer
-	(*FileExtra)(nil),     // 14: fermata.file_extra
-	(*Extent)(nil),        // 15: fermata.extent
-	(*ShmObject)(nil),     // 16: fermata.shm_object
-	(*SysvShm)(nil),       // 17: fermata.sysv_shm
-	(*SkPacketExtra)(nil), // 18: fermata.sk_packet_extra
-	(*SockExtra)(nil),     // 19: fermata.sock_extra
-	(*Arrival)(nil),       // 20: fermata.arrival
-	(*SockOpt)(nil),       // 21: fermata.sock_opt
-	(*TtyExtra)(nil),      // 22: fermata.tty_extra
-	(*Uring)(nil),         // 23: fermata.uring
-	(*UringSlot)(nil),     // 24: fermata.uring_slot
-	(*UringThread)(nil),   // 25: fermata.uring_thread
-	(*SysvSem)(nil),       // 26: fermata.sysv_sem
-	(*SysvQueue)(nil),     // 27: fermata.sysv_queue
-	(*SysvMessage)(nil),   // 28: fermata.sysv_message
-	(*Mqueue)(nil),        // 29: fermata.mqueue
-	(*MqueueMessage)(nil), // 30: fermata.mqueue_message
-	(*MqueueNotify)(nil),  // 31: fermata.mqueue_notify
-	(*Record)(nil),        // 32: fermata.record
+	(*NumaPolicy)(nil),    // 5: fermata.numa_policy
+	(*MmExtra)(nil),       // 6: fermata.mm_extra
+	(*AioContext)(nil),    // 7: fermata.aio_context
+	(*SchedAttr)(nil),     // 8: fermata.sched_attr
+	(*ThreadExtra)(nil),   // 9: fermata.thread_extra
+	(*Traced)(nil),        // 10: fermata.traced
+	(*RestartBlock)(nil),  // 11: fermata.restart_block
+	(*TaskExtra)(nil),     // 12: fermata.task_extra
+	(*SemUndo)(nil),       // 13: fermata.sem_undo
+	(*PosixTimer)(nil),    // 14: fermata.posix_timer
+	(*FileExtra)(nil),     // 15: fermata.file_extra
+	(*Extent)(nil),        // 16: fermata.extent
+	(*ShmObject)(nil),     // 17: fermata.shm_object
+	(*SysvShm)(nil),       // 18: fermata.sysv_shm
+	(*SkPacketExtra)(nil), // 19: fermata.sk_packet_extra
+	(*SockExtra)(nil),     // 20: fermata.sock_extra
+	(*Arrival)(nil),       // 21: fermata.arrival
+	(*SockOpt)(nil),       // 22: fermata.sock_opt
+	(*TtyExtra)(nil),      // 23: fermata.tty_extra
+	(*Uring)(nil),         // 24: fermata.uring
+	(*UringSlot)(nil),     // 25: fermata.uring_slot
+	(*UringThread)(nil),   // 26: fermata.uring_thread
+	(*SysvSem)(nil),       // 27: fermata.sysv_sem
+	(*SysvQueue)(nil),     // 28: fermata.sysv_queue
+	(*SysvMessage)(nil),   // 29: fermata.sysv_message
+	(*Mqueue)(nil),        // 30: fermata.mqueue
+	(*MqueueMessage)(nil), // 31: fermata.mqueue_message
+	(*MqueueNotify)(nil),  // 32: fermata.mqueue_notify
+	(*Record)(nil),        // 33: fermata.record
 }
 var file_fm_proto_depIdxs = []int32{
 	1,  // 0: fermata.manifest.stores:type_name -> fermata.store_file
 	2,  // 1: fermata.manifest.saved:type_name -> fermata.saved_file
-	4,  // 2: fermata.mm_extra.vmas:type_name -> fermata.vma_extra
-	3,  // 3: fermata.mm_extra.guards:type_name -> fermata.page_runs
-	6,  // 4: fermata.mm_extra.aio:type_name -> fermata.aio_context
-	7,  // 5: fermata.thread_extra.sched:type_name -> fermata.sched_attr
-	10, // 6: fermata.thread_extra.restart:type_name -> fermata.restart_block
-	9,  // 7: fermata.thread_extra.traced:type_name -> fermata.traced
-	13, // 8: fermata.task_extra.timers:type_name -> fermata.posix_timer
-	12, // 9: fermata.task_extra.undos:type_name -> fermata.sem_undo
-	15, // 10: fermata.file_extra.extents:type_name -> fermata.extent
-	3,  // 11: fermata.shm_object.pages:type_name -> fermata.page_runs
-	17, // 12: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
-	21, // 13: fermata.sock_extra.opts:type_name -> fermata.sock_opt
-	20, // 14: fermata.sock_extra.arrived:type_name -> fermata.arrival
-	24, // 15: fermata.uring.files:type_name -> fermata.uring_slot
-	24, // 16: fermata.uring.buffers:type_name -> fermata.uring_slot
-	25, // 17: fermata.uring.threads:type_name -> fermata.uring_thread
-	28, // 18: fermata.sysv_queue.messages:type_name -> fermata.sysv_message
-	30, // 19: fermata.mqueue.messages:type_name -> fermata.mqueue_message
-	31, // 20: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	5,  // 2: fermata.vma_extra.policy:type_name -> fermata.numa_policy
+	4,  // 3: fermata.mm_extra.vmas:type_name -> fermata.vma_extra
+	3,  // 4: fermata.mm_extra.guards:type_name -> fermata.page_runs
+	7,  // 5: fermata.mm_extra.aio:type_name -> fermata.aio_context
+	8,  // 6: fermata.thread_extra.sched:type_name -> fermata.sched_attr
+	11, // 7: fermata.thread_extra.restart:type_name -> fermata.restart_block
+	10, // 8: fermata.thread_extra.traced:type_name -> fermata.traced
+	5,  // 9: fermata.thread_extra.policy:type_name -> fermata.numa_policy
+	14, // 10: fermata.task_extra.timers:type_name -> fermata.posix_timer
+	13, // 11: fermata.task_extra.undos:type_name -> fermata.sem_undo
+	16, // 12: fermata.file_extra.extents:type_name -> fermata.extent
+	3,  // 13: fermata.shm_object.pages:type_name -> fermata.page_runs
+	18, // 14: fermata.shm_object.sysv:type_name -> fermata.sysv_shm
+	22, // 15: fermata.sock_extra.opts:type_name -> fermata.sock_opt
+	21, // 16: fermata.sock_extra.arrived:type_name -> fermata.arrival
+	25, // 17: fermata.uring.files:type_name -> fermata.uring_slot
+	25, // 18: fermata.uring.buffers:type_name -> fermata.uring_slot
+	26, // 19: fermata.uring.threads:type_name -> fermata.uring_thread
+	29, // 20: fermata.sysv_queue.messages:type_name -> fermata.sysv_message
+	31, // 21: fermata.mqueue.messages:type_name -> fermata.mqueue_message
+	32, // 22: fermata.mqueue.notify:type_name -> fermata.mqueue_notify
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_fm_proto_init() }
@@ -4041,7 +4155,7 @@ func file_fm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fm_proto_rawDesc), len(file_fm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
