@@ -115,6 +115,8 @@ type checkpoint struct {
 	notes    []string
 	held     string // why there shall be no snapshot of the memory
 	room     *room  // for one
+	track    tracker
+	tracked  bool // writes were tracked since the parent
 }
 
 func (c *checkpoint) progress(phase string, done, total int64) {
@@ -147,6 +149,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		return nil, err
 	}
 	defer func() { c.draft.below.Close() }()
+	defer c.track.close()
 	c.watch = guardian.Begin()
 	defer c.watch.Close()
 	defer func() {
@@ -162,6 +165,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		c.room, _ = lookRoom(survey.PIDs)
 	}
 	prepared.Wait()
+	c.foresee()
 	if err := c.guarded(); err != nil {
 		return nil, err
 	}
@@ -200,6 +204,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if c.col, err = collect.New(c.tree, survey); err != nil {
 		return nil, err
 	}
+	c.col.Tracker, c.col.Kernel = &c.track, c.track.kernel
 	c.col.AllowSeccompRisk, c.col.SkipDontDump = c.opt.AllowSeccompRisk, c.opt.SkipDontDump
 	if c.opt.After == AfterResume && c.opt.Snapshot != SnapshotNever {
 		switch {
@@ -228,6 +233,18 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			return nil, err
 		}
 	}
+	// What has begun to be tracked counts from here on; a snapshot is made before.
+	c.known()
+	if c.tracked {
+		if err := c.turn(); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			c.unkeep()
+		}
+	}()
 	if err := c.snapshot(); err != nil {
 		return nil, err
 	}
@@ -236,6 +253,11 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			err = cerr
 		}
 	}()
+	if !c.tracked {
+		if err := c.turn(); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.memory(); err != nil {
 		return nil, err
 	}
@@ -319,7 +341,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		if err := c.col.Rest(c.out); err != nil {
 			return nil, err
 		}
-	case c.opt.After == AfterResume && total <= bufferMax && !c.draft.hasFiles():
+	case c.opt.After == AfterResume && (total <= bufferMax || c.tracked && total <= trackedMax) && !c.draft.hasFiles():
 		// Small: into memory, and the program goes on while it is written.
 		if mem, err = c.buffer(total); err != nil {
 			return nil, err
@@ -371,6 +393,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if err := c.draft.publish(c, mono, boot, real); err != nil {
 		return nil, err
 	}
+	c.keep(time.Unix(0, real))
 	res := c.result()
 	if err := thaw(); err != nil {
 		return nil, fmt.Errorf("the checkpoint %s is whole, but: %w", c.opt.To, err)
@@ -396,6 +419,7 @@ func (c *checkpoint) openParent() error {
 		return err
 	}
 	if why := p.Worn(); why != "" {
+		c.opt.Track = c.opt.Track || c.track.since(p.Manifest.GetId())
 		p.Close()
 		c.notes = append(c.notes, fmt.Sprintf("this is a full checkpoint: %s is not built upon any more, %s", c.opt.Parent, why))
 		return nil
@@ -501,6 +525,9 @@ const heldSnapshotMax = 128 << 20
 func (c *checkpoint) snapshot() error {
 	if c.col.SnapshotAbove == 0 {
 		return nil
+	}
+	if c.tracked && c.col.ToRead() <= trackedMax {
+		return c.col.WithoutSnapshots()
 	}
 	err := c.trySnapshot()
 	var sn *collect.SnapshotError
@@ -723,7 +750,7 @@ func topmost(roots []int) (out []int) {
 }
 
 func (c *checkpoint) result() *CheckpointResult {
-	r := &CheckpointResult{Ref: c.opt.To, Bytes: c.draft.bytes, Written: c.draft.written, Notes: append(c.notes, c.col.Notes...)}
+	r := &CheckpointResult{Ref: c.opt.To, Bytes: c.draft.bytes, Written: c.draft.written, Mode: c.mode(), WrittenPages: c.col.WrittenPages, Notes: append(c.notes, c.col.Notes...)}
 	for _, p := range c.tree.Processes {
 		r.PIDs = append(r.PIDs, p.PID)
 		r.Tasks++

@@ -259,13 +259,16 @@ func (d *draft) publish(c *checkpoint, mono, boot, real int64) error {
 		Kernel: proto.String(unix.ByteSliceToString(uts.Release[:])), BootId: proto.String(rebuild.BootID()),
 		Hostname: proto.String(unix.ByteSliceToString(uts.Nodename[:])), CreatedNs: proto.Int64(real),
 		MonotonicNs: proto.Int64(mono), BoottimeNs: proto.Int64(boot),
-		Tasks: proto.Uint32(uint32(len(c.tree.Processes))), PageBytes: proto.Uint64(c.out.Total()),
+		Tasks: proto.Uint32(uint32(len(c.tree.Processes))), PageBytes: proto.Uint64(c.out.Total() + c.col.Kept()),
 		Stores: d.pages, Saved: d.saved, FrozenNs: proto.Uint64(uint64(c.frozen)),
 	}
 	if _, err := rand.Read(d.id[:]); err != nil {
 		return err
 	}
 	m.Id = d.id[:]
+	if len(c.track.next) > 0 {
+		m.Tracked = proto.Bool(true)
+	}
 	if d.below != nil {
 		m.Parent, m.ParentId, m.Links = proto.String(d.below.Dir), d.below.Manifest.GetId(), proto.Uint32(d.below.Links())
 	}

@@ -129,6 +129,12 @@ type CheckpointOptions struct {
 	Dedup bool
 	// Compression is how the memory is stored; the zero value stores it as it is.
 	Compression Compression
+	// Track follows what the program writes from this checkpoint on, so that the next
+	// one that has this one as its Parent saves and reads these pages alone. It goes on
+	// with each checkpoint that builds upon the one before, until StopTracking, the end
+	// of the program or that of the process that keeps it (fermata-keeper). Where it
+	// cannot be (it takes Linux 6.7) a note says so, and the next one compares.
+	Track bool
 	// After says what becomes of the program.
 	After After
 	// ExtraRoots are further processes whose trees belong to the same checkpoint.
@@ -177,16 +183,30 @@ type CheckpointOptions struct {
 
 // CheckpointResult is what a finished checkpoint can say about itself.
 type CheckpointResult struct {
-	Ref     string        `json:"ref"`
-	PIDs    []int         `json:"pids"`
-	Tasks   int           `json:"tasks"`   // processes
-	Threads int           `json:"threads"` // threads of all of them
-	Bytes   int64         `json:"bytes"`   // size of the checkpoint
-	Written int64         `json:"written"` // memory written for it; less than it has where it builds upon another
-	Frozen  time.Duration `json:"frozen_ns"`
-	Total   time.Duration `json:"total_ns"`
-	Notes   []string      `json:"notes,omitempty"`
+	Ref     string `json:"ref"`
+	PIDs    []int  `json:"pids"`
+	Tasks   int    `json:"tasks"`   // processes
+	Threads int    `json:"threads"` // threads of all of them
+	Bytes   int64  `json:"bytes"`   // size of the checkpoint
+	Written int64  `json:"written"` // memory written for it; less than it has where it builds upon another
+	// Mode says what memory was written: all of it (ModeFull), or that which differs
+	// from the parent's, found by comparing (ModeCompared) or because the program's
+	// writes were tracked (ModeTracked).
+	Mode string `json:"mode"`
+	// WrittenPages, where writes are tracked, are the pages that were written since the
+	// parent, or which the tracking begins with.
+	WrittenPages uint64        `json:"written_pages,omitempty"`
+	Frozen       time.Duration `json:"frozen_ns"`
+	Total        time.Duration `json:"total_ns"`
+	Notes        []string      `json:"notes,omitempty"`
 }
+
+// Values of CheckpointResult.Mode.
+const (
+	ModeFull     = "full"
+	ModeCompared = "compared"
+	ModeTracked  = "tracked"
+)
 
 // RestoreOptions steers Restore.
 type RestoreOptions struct {

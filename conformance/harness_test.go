@@ -26,7 +26,7 @@ import (
 
 var (
 	flagEngine   = flag.String("engine", envOr("CONFORMANCE_ENGINE", "fermata"), "what checkpoints and restores: fermata or criu (its path in $CRIU)")
-	flagModes    = flag.String("modes", os.Getenv("CONFORMANCE_MODES"), "comma separated modes to run: none, restore, left, snapshot, twice, chain, lazy, copies, user, mutate (default: all the engine has, but none)")
+	flagModes    = flag.String("modes", os.Getenv("CONFORMANCE_MODES"), "comma separated modes to run: none, restore, left, snapshot, twice, chain, tracked, lazy, copies, user, mutate (default: all the engine has, but none)")
 	flagUsers    = flag.String("users", "", "comma separated users to run as (default: those of the program)")
 	flagIsolate  = flag.Bool("isolate", os.Geteuid() == 0, "run each case in pid, mount, ipc and network namespaces of its own")
 	flagTool     = flag.String("tool", os.Getenv("FERMATA"), "the fermata command to test (default: built from ../cmd/fermata)")
@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 
 // allModes in the order they run. "refused" is the only mode of programs that
 // must be refused.
-var allModes = []string{"none", "restore", "left", "snapshot", "twice", "chain", "lazy", "copies", "user", "mutate", "refused"}
+var allModes = []string{"none", "restore", "left", "snapshot", "twice", "chain", "tracked", "lazy", "copies", "user", "mutate", "refused"}
 
 func modesOf(t testing.TB, p *Program, engine, user string) []string {
 	var def []string
@@ -72,6 +72,9 @@ func modesOf(t testing.TB, p *Program, engine, user string) []string {
 		}
 		if p.Kind == "memory" {
 			def = append(def, "chain")
+		}
+		if p.Kind == "memory" && p.NoTrack == "" {
+			def = append(def, "tracked")
 		}
 		if p.Kind == "memory" && p.NoCopies == "" {
 			def = append(def, "copies")

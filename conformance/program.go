@@ -46,7 +46,9 @@ type Program struct {
 	// NoUser is why it cannot pass in an ordinary user's restore, which is into a
 	// new pid namespace.
 	NoUser string
-	Modes  []string // run only in these modes; empty: all
+	// NoTrack is why it cannot pass while its writes are tracked.
+	NoTrack string
+	Modes   []string // run only in these modes; empty: all
 	// Pause is how long the program stays dead before it is restored: long
 	// enough that a clock which ran on in the meantime would be noticed.
 	Pause time.Duration
@@ -109,6 +111,8 @@ func ParseHeader(name string, src []byte) (*Program, error) {
 			join(&p.User, val)
 		case "nouser":
 			join(&p.NoUser, val)
+		case "notrack":
+			join(&p.NoTrack, val)
 		case "modes":
 			p.Modes = append(p.Modes, strings.Fields(val)...)
 		case "pause":

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -149,6 +150,8 @@ func (s *supervisor) run() (skipped string) {
 		s.cycle(root, filepath.Join(s.spec.Img, "b"))
 	case "chain":
 		s.chain(root, img)
+	case "tracked":
+		s.tracked(root)
 	case "copies":
 		s.copies(root, img)
 		return ""
@@ -284,6 +287,78 @@ func (s *supervisor) chain(root int, first string) {
 	s.mustTool(s.command(s.spec.Tool, "squash", third))
 	s.mustTool(s.engine.restore(root, third))
 	s.compare("restored from a squashed chain")
+}
+
+// tracked makes a chain of checkpoints of a program that goes on, whose writes are
+// tracked in between, the last one with --kill, and restores every one of them: each
+// must find everything as it was. Where two runs of the program would meet in files
+// only the last one is run to its end.
+func (s *supervisor) tracked(root int) {
+	names := []string{"a", "b", "c", "d"}
+	dir := func(i int) string { return filepath.Join(s.spec.Img, names[i]) }
+	for i := range names {
+		args := append([]string{s.spec.Tool, "checkpoint", "--json", "--to", dir(i)}, s.spec.Program.Checkpoint...)
+		want := "tracked"
+		switch i {
+		case 0:
+			args, want = append(args, "--track"), "full"
+		case 2:
+			args = append(args, "--parent", dir(i-1), "--snapshot=always")
+		case 3:
+			args = append(args, "--parent", dir(i-1), "--kill")
+		default:
+			args = append(args, "--parent", dir(i-1))
+		}
+		t := s.command(append(args, itoa(root))...)
+		t.stderr += t.stdout // of --json
+		s.mustTool(t)
+		var r struct{ Mode string }
+		if err := json.Unmarshal([]byte(t.stdout), &r); err != nil || r.Mode != want && !strings.Contains(t.stdout, "is not tracked: it has a context of Linux AIO") {
+			s.failf("checkpoint %s: not %s, but %s", names[i], want, t.stdout)
+		}
+		if i == len(names)-1 {
+			break
+		}
+		tracking = true
+		s.compare("while its writes are tracked")
+		tracking = false
+		time.Sleep(30 * time.Millisecond) // it may write
+	}
+	s.awaitDeath(root)
+	for i := range names {
+		if i < len(names)-1 && s.spec.Program.NoCopies != "" {
+			continue
+		}
+		s.pause()
+		s.mustTool(s.engine.restore(root, dir(i)))
+		s.compare("restored: " + names[i])
+		if i == len(names)-1 {
+			return
+		}
+		log := filepath.Join(s.spec.Dir, "log")
+		was, err := os.Stat(log)
+		if err != nil {
+			s.failf("%v", err)
+		}
+		if verdict, status := s.finish(root); verdict != "PASS" || status != 0 {
+			s.failf("restored from %s: %s; %s", names[i], verdict, statusText(status))
+		}
+		s.allGone()
+		err = errors.Join(os.Truncate(log, was.Size()), os.Chtimes(log, was.ModTime(), was.ModTime()))
+		for _, f := range []string{"go", "verdict"} {
+			err = errors.Join(err, os.Remove(filepath.Join(s.spec.Dir, f)))
+		}
+		if err != nil {
+			s.failf("%v", err)
+		}
+	}
+}
+
+// keeper tells whether a process keeps the tracking of a program's writes: it is
+// fermata's, and none of the program.
+func keeper(pid int) bool {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return strings.HasPrefix(string(b), "fermata-keeper\x00")
 }
 
 // pause leaves a program that wants it dead for a while, and tells it for how
@@ -467,9 +542,9 @@ func (s *supervisor) verdict() string {
 }
 
 // family are the processes of the case, parents first, but for one that the
-// program has put outside its tree (conf_outside).
+// program has put outside its tree (conf_outside), and keepers.
 func (s *supervisor) family() []int {
-	return slices.DeleteFunc(descendants(os.Getpid()), func(pid int) bool { return pid == s.outside() })
+	return slices.DeleteFunc(descendants(os.Getpid()), func(pid int) bool { return pid == s.outside() || keeper(pid) })
 }
 
 // outside is the pid of the process outside the tree, 0 when there is none.

@@ -183,6 +183,9 @@ func lookThread(dir string, moving bool, put func(what, val string)) {
 	}
 }
 
+// tracking: the writes of the program may be tracked now.
+var tracking bool
+
 // lookMaps notes every mapping with its flags. Neighbours that differ in
 // nothing are one: whether the kernel merges them depends on their history.
 func lookMaps(dir string, put func(what, val string)) {
@@ -206,7 +209,8 @@ func lookMaps(dir string, put func(what, val string)) {
 		switch f[0] {
 		case "VmFlags:":
 			// sd: soft-dirty; ac: counted, depends on what the area was before.
-			keep := slices.DeleteFunc(f[1:], func(x string) bool { return x == "sd" || x == "ac" })
+			// uw: that its writes are tracked is documented to show.
+			keep := slices.DeleteFunc(f[1:], func(x string) bool { return x == "sd" || x == "ac" || x == "uw" && tracking })
 			a.what += " " + strings.Join(keep, " ")
 		case "ProtectionKey:", "KernelPageSize:":
 			a.what += " " + strings.Join(f, " ")

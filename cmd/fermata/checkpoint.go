@@ -43,6 +43,11 @@ is not written again: what is there is read and compared, byte for byte, and the
 files that hold it belong to both checkpoints. Each of them can be restored,
 moved or removed without the other.
 
+With --track, what the program writes is tracked from this checkpoint on, and the
+next one that has it as its --parent does not read the rest at all; tracking goes on
+from that one, and so on, until the program ends or "fermata track --stop". It takes
+Linux 6.7. It can be noticed: see docs/troubleshooting.md.
+
 The last line of stdout is the REF of the new checkpoint.`),
 		Example: `  # save a program; it goes on
   fermata checkpoint 4711
@@ -58,6 +63,10 @@ The last line of stdout is the REF of the new checkpoint.`),
 
   # save it again, writing only what has changed since
   fermata checkpoint --to monday 4711
+  fermata checkpoint --to tuesday --parent monday 4711
+
+  # the same without reading what it has not written
+  fermata checkpoint --to monday --track 4711
   fermata checkpoint --to tuesday --parent monday 4711
 
   # take the content of files it is writing along
@@ -107,6 +116,7 @@ The last line of stdout is the REF of the new checkpoint.`),
 	f.BoolVar(&o.Dedup, "dedup", false, "store pages once that have the same content, wherever in the program they are")
 	f.BoolVar(&kill, "kill", false, "end the program once the checkpoint is complete")
 	f.BoolVar(&stop, "stop", false, "leave the program stopped, as by SIGSTOP")
+	f.BoolVar(&o.Track, "track", false, "track what the program writes from now on, for a checkpoint with this one as its --parent")
 	f.IntVar(&o.Session, "session", 0, "add every process of the session `SID`")
 	f.StringVar(&o.Cgroup, "cgroup", "", "add every process of the cgroup at `DIR` and below it")
 	f.BoolVar(&o.AllowSeccompRisk, "seccomp-risk", false, "save also programs that their own seccomp filter would end, should fermata be killed in the microseconds in which it works inside them")

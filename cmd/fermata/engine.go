@@ -32,3 +32,7 @@ func engineVerify(ctx context.Context, dir string) (*fermata.VerifyResult, error
 func engineInspect(dir string) (*fermata.Inspection, error) { return fermata.Inspect(dir) }
 
 func engineDoctor() fermata.DoctorReport { return fermata.Doctor() }
+
+func engineTrackings() ([]fermata.Tracking, error) { return fermata.Trackings() }
+
+func engineStopTracking(pid int, dir string) error { return fermata.StopTracking(pid, dir) }

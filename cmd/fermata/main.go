@@ -78,7 +78,7 @@ var verbs = []struct {
 	build func() *cobra.Command
 }{
 	{"checkpoint", newCheckpoint}, {"restore", newRestore}, {"rollback", newRollback}, {"inspect", newInspect}, {"list", newList},
-	{"remove", newRemove}, {"squash", newSquash}, {"verify", newVerify}, {"doctor", newDoctor}, {"version", newVersion},
+	{"remove", newRemove}, {"squash", newSquash}, {"track", newTrack}, {"verify", newVerify}, {"doctor", newDoctor}, {"version", newVersion},
 	{"completion", newCompletion}, {"exit-status", newExitStatus},
 	{"criu", newCriu},
 }

@@ -4,6 +4,7 @@
 // mutate: part:pages
 // moving: maps tasks status fds
 // unprivileged: only root can read shared anonymous memory whole
+// notrack: it maps anew over a part of an area and moves the whole by one mremap; while writes are tracked these are two areas
 #include "memfile.h"
 
 /*

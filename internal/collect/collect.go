@@ -21,10 +21,13 @@ import (
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
+	"github.com/fermata-cr/fermata/internal/memory"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/resource"
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/sys/kmem"
 	"github.com/fermata-cr/fermata/internal/tracee"
+	"github.com/fermata-cr/fermata/internal/track"
 	"github.com/fermata-cr/fermata/internal/waits"
 )
 
@@ -46,6 +49,13 @@ type Collector struct {
 	SnapshotAbove uint64
 	// Snapshots says that there are some.
 	Snapshots bool
+	// Tracker knows the address spaces whose writes are tracked.
+	Tracker Tracker
+	// Kernel, where there is one, reads the flags of areas, after VMBitsKnown.
+	Kernel *kmem.Reader
+	// Spared are bytes that need not be read, since they are unwritten; WrittenPages
+	// the pages that Turn found written.
+	Spared, WrittenPages uint64
 
 	list    *sys.RobustList
 	own     map[string]uint64 // this process's namespaces
@@ -102,6 +112,12 @@ type Task struct {
 	snapshot *tracee.Snapshot
 	held     map[*Area]bool // areas that are read while it stands still
 	runs     *fm.PageRuns
+	space    *track.Space // that its writes are tracked with, once it was looked for
+	looked   bool
+	found    []memory.Run  // its own pages in areas that can be tracked, nil: not looked at
+	turned   []track.Range // written pages that were protected by that
+	parent   *fm.PageRuns  // what it has not written is there, if it is
+	kept     uint64        // bytes that were noted so
 	facts    facts
 	begun    bool // it has an executor, or was refused
 	traced   bool // its threads have tracers in the tree

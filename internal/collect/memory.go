@@ -75,17 +75,22 @@ func (c *Collector) readMap(t *Task) ([]procfs.Smap, error) {
 // which is the task's or its snapshot's. It tells about an area that is not
 // there.
 func (c *Collector) readFlags(t *Task, pid int) (missing *Area, err error) {
-	sm, err := procfs.ReadSmapsFlags(pid)
-	if err != nil {
-		return nil, err
+	var sm []procfs.Smap
+	if pid == t.At() {
+		sm = c.kernelFlags(t)
+	}
+	if sm == nil {
+		if sm, err = procfs.ReadSmapsFlags(pid); err != nil {
+			return nil, err
+		}
 	}
 	k := 0
 	for i := range t.Areas {
 		a := &t.Areas[i]
-		for k < len(sm) && sm[k].Start < a.Start {
+		for k < len(sm) && sm[k].End <= a.Start {
 			k++
 		}
-		if k == len(sm) || sm[k].Start != a.Start || sm[k].End != a.End || sm[k].Shared != a.Shared || prot(&Area{Smap: sm[k]}) != prot(a) {
+		if k == len(sm) || !holds(&sm[k].VMA, &a.VMA) || sm[k].Shared != a.Shared || prot(&Area{Smap: sm[k]}) != prot(a) {
 			return a, nil
 		}
 		vma := a.VMA
@@ -95,6 +100,13 @@ func (c *Collector) readFlags(t *Task, pid int) (missing *Area, err error) {
 	}
 	t.flagless = false
 	return nil, nil
+}
+
+// holds tells whether an area is the same as it was, or one that it has been made a
+// part of: when their writes begin to be tracked, neighbours may become one that had
+// differed in that alone.
+func holds(now, was *procfs.VMA) bool {
+	return now.Start == was.Start && now.End == was.End || anonymous(now) && anonymous(was) && now.Start <= was.Start && now.End >= was.End
 }
 
 // TakeSnapshots makes snapshots of all large address spaces of the tree; Rest
@@ -201,7 +213,7 @@ func (c *Collector) Memory() (*memory.Outgoing, error) {
 		if t.Areas == nil {
 			continue
 		}
-		t.runs, t.extra.Guards = memory.NewRuns(), nil
+		t.runs, t.extra.Guards, t.kept = memory.NewRuns(), nil, 0
 		var areas []*Area
 		var err error
 		if t.snapshot == nil {
@@ -355,14 +367,35 @@ func (c *Collector) pages(t *Task, pm *memory.Pagemap, areas []*Area, share func
 			if !guard {
 				return out.AddRun(pm, from, to, share(of[i]), t.runs)
 			}
-			if t.extra.Guards == nil {
-				t.extra.Guards = memory.NewRuns()
-			}
-			memory.AppendRun(t.extra.Guards, from, from, (to-from)/sys.PageSize)
+			t.guard(from, to)
 			return nil
 		})
 		group = group[:0]
 		return err
+	}
+	if t.found != nil {
+		var others []*Area
+		for _, a := range areas {
+			if !t.lookedAt(a) {
+				others = append(others, a)
+				continue
+			}
+			write := func(from, to uint64) error { return out.AddRun(pm, from, to, share(a), t.runs) }
+			err := t.look(a, func(r memory.Run) error {
+				switch {
+				case r.Guard:
+					t.guard(r.Start, r.End)
+					return nil
+				case r.Written:
+					return write(r.Start, r.End)
+				}
+				return t.keep(r.Start, r.End, write)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		areas = others
 	}
 	for i, a := range areas {
 		// What lies between the areas is walked too: it should be nothing.
@@ -374,6 +407,14 @@ func (c *Collector) pages(t *Task, pm *memory.Pagemap, areas []*Area, share func
 		group = append(group, memory.Range{Start: a.Start, End: a.End})
 	}
 	return look(len(areas))
+}
+
+// guard notes a guard region.
+func (t *Task) guard(from, to uint64) {
+	if t.extra.Guards == nil {
+		t.extra.Guards = memory.NewRuns()
+	}
+	memory.AppendRun(t.extra.Guards, from, from, (to-from)/sys.PageSize)
 }
 
 // between tells whether an area of the task lies in [from,to).

@@ -67,6 +67,8 @@ func (c *Collector) readAreas(t *Task) error {
 	t.maps = make([]procfs.VMA, 0, len(sm))
 	for i := range sm {
 		t.maps = append(t.maps, sm[i].VMA)
+	}
+	for i := range sm {
 		if sm[i].Path == "[vsyscall]" {
 			continue // the kernel's own, in every task
 		}
@@ -209,7 +211,11 @@ func (c *Collector) flagged(t *Task, a *Area) {
 	refuse := func(why, remedy string) {
 		c.refuse(t, fmt.Sprintf("area %#x-%#x %s", a.Start, a.End, a.RawPath()), why, remedy)
 	}
-	if a.Flags&(procfs.VMUffdMissing|procfs.VMUffdWP|procfs.VMUffdMinor) != 0 {
+	if uffd := a.Flags & (procfs.VMUffdMissing | procfs.VMUffdWP | procfs.VMUffdMinor); uffd == procfs.VMUffdWP && c.tracks(t, a) {
+		// Not the program's: it is not tracked after a restore.
+		a.Flags &^= uffd
+		a.Extra.Vmflags = proto.Uint64(uint64(a.Flags))
+	} else if uffd != 0 {
 		refuse("it is registered with a userfaultfd", "unregister it before the checkpoint")
 	}
 	const kernels = VMAVdso | VMAVvar

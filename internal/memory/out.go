@@ -86,7 +86,9 @@ func (o *Outgoing) Forget(runs *fm.PageRuns, start, end uint64) *fm.PageRuns {
 			AppendRun(left, at, off, n/sys.PageSize)
 			continue
 		}
-		clear(o.held[off+from-at : off+to-at])
+		if off < pagestore.Below { // else it is in the parent already, and stays there
+			clear(o.held[off+from-at : off+to-at])
+		}
 		if from > at {
 			AppendRun(left, at, off, (from-at)/sys.PageSize)
 		}

@@ -25,6 +25,12 @@ func Word(mem []byte, off int) *uint32 {
 	return (*uint32)(unsafe.Pointer(&mem[off]))
 }
 
+// Word64 is Word of eight bytes.
+func Word64(mem []byte, off int) *uint64 {
+	_ = mem[off+7]
+	return (*uint64)(unsafe.Pointer(&mem[off]))
+}
+
 // Address gives where a mapping of this process begins.
 func Address(mem []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(mem))) }
 

@@ -33,9 +33,6 @@ const (
 // caller's, who may close them then. Should this process end at any instant, there
 // is either a keeper with a whole record or none.
 func Keep(r *Record, spaces []*Space) (err error) {
-	if len(spaces) == 0 {
-		return fmt.Errorf("nothing to keep")
-	}
 	var word [2]int
 	if err := unix.Pipe2(word[:], unix.O_CLOEXEC); err != nil {
 		return err
@@ -57,6 +54,9 @@ func Keep(r *Record, spaces []*Space) (err error) {
 	r.Spaces = nil
 	for _, s := range spaces {
 		p, err := unix.PidfdOpen(s.PID, 0)
+		if err == unix.ESRCH {
+			continue // it has ended meanwhile
+		}
 		if err != nil {
 			return fmt.Errorf("pid %d: %w", s.PID, err)
 		}
@@ -68,6 +68,9 @@ func Keep(r *Record, spaces []*Space) (err error) {
 		// The pidfd too: an entry of the epoll instance is one of an open file.
 		files = append(files, uintptr(s.fd), uintptr(p))
 		args = append(args, strconv.Itoa(s.PID))
+	}
+	if len(r.Spaces) == 0 {
+		return nil
 	}
 	prog := tiny.Memfd(Name, keeperCode())
 	if prog < 0 {

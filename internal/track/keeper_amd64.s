@@ -3,7 +3,7 @@
 //
 // Descriptors: 0 a pipe on which it is told that it counts, 1 an epoll instance in
 // which the pidfds of the processes are, each reported once (EPOLLONESHOT); there
-// are argc-1 of them. All others it only holds.
+// are argc-1 of them. For each it holds two more. All others it closes.
 
 #include "textflag.h"
 
@@ -13,6 +13,13 @@ TEXT ·keep(SB),NOSPLIT|NOFRAME,$0
 	MOVL	$157, AX		// prctl(PR_SET_NAME, argv[0])
 	MOVL	$15, DI
 	MOVQ	8(R12), SI
+	SYSCALL
+	MOVQ	(R12), R13
+	DECQ	R13
+	MOVL	$436, AX		// close_range(2+2*(argc-1), ~0, 0): what was inherited
+	LEAL	2(R13)(R13*1), DI
+	MOVL	$-1, SI
+	XORL	DX, DX
 	SYSCALL
 word:
 	XORL	AX, AX			// read(0, buf, 1)
@@ -24,8 +31,6 @@ word:
 	JEQ	word
 	CMPQ	AX, $1
 	JNE	leave			// who started it has ended before
-	MOVQ	(R12), R13
-	DECQ	R13
 again:
 	TESTQ	R13, R13
 	JLE	leave

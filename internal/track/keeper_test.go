@@ -74,6 +74,11 @@ func gone(t *testing.T, what string, pid int) {
 
 // TestKeeper: a keeper gives what it holds, is small and idle, and can be stopped.
 func TestKeeper(t *testing.T) {
+	open, err := unix.FcntlInt(0, unix.F_DUPFD, 100) // as a shell may leave one open
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(open)
 	r, child := kept(t)
 	of, err := Of(map[int]bool{child.Process.Pid: true})
 	if err != nil || len(of) != 1 || of[0].ID != "id" || of[0].Ref != "/ref" {
@@ -95,10 +100,13 @@ func TestKeeper(t *testing.T) {
 		t.Errorf("it has %d bytes of memory, %v", st.VmRSS, err)
 	}
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if c, err := procfs.ReadComm(r.Keeper, 0); c == Name {
+		c, err := procfs.ReadComm(r.Keeper, 0)
+		fds, err2 := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.Keeper))
+		if c == Name && len(fds) == 4 {
 			break
-		} else if err != nil || time.Now().After(end) {
-			t.Fatalf("its name: %q %v", c, err)
+		}
+		if err != nil || err2 != nil || time.Now().After(end) {
+			t.Fatalf("its name: %q %v; %d descriptors, %v", c, err, len(fds), err2)
 		}
 	}
 	if err := of[0].Stop(); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/fermata-cr/fermata/internal/procfs"
 )
 
-// Record says what a keeper holds. It is a file below /run that only root can read
-// or write; it counts as long as its keeper lives.
+// Record says what a keeper holds. It is a file that only its user can read or
+// write, below /run; it counts as long as its keeper lives.
 type Record struct {
 	// ID is in the manifest of the checkpoint that the tracking began with: what is
 	// unwritten is as that checkpoint has it.
@@ -36,13 +36,25 @@ type Kept struct {
 	FD    int    `json:"fd"` // the keeper's descriptor
 }
 
-// dir is where records are; tests have one of their own.
-var dir = "/run/fermata/track"
+// dir is where records are, "" when this user has no place for them; tests have one
+// of their own.
+var dir = func() string {
+	if os.Geteuid() == 0 {
+		return "/run/fermata/track"
+	}
+	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
+		return filepath.Join(d, "fermata", "track")
+	}
+	return ""
+}()
 
 // namespace tells pid namespaces apart, whose numbers mean nothing to each other.
 func namespace() (uint64, error) { return procfs.ReadNamespace(os.Getpid(), 0, "pid") }
 
 func (r *Record) save() error {
+	if dir == "" {
+		return errors.New("the record of a keeper: there is no place for it ($XDG_RUNTIME_DIR is not set)")
+	}
 	ns, err := namespace()
 	if err != nil {
 		return err
@@ -72,6 +84,9 @@ func (r *Record) remove() error {
 // List gives the records of this pid namespace whose keepers live, and removes those
 // of others.
 func List() ([]*Record, error) {
+	if dir == "" {
+		return nil, nil
+	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -114,6 +129,16 @@ func (r *Record) alive() bool {
 	}
 	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", r.Keeper))
 	return err == nil && strings.HasPrefix(string(args), Name+"\x00") && st.StartTime == r.KeeperStart && st.State != 'Z' && st.State != 'X'
+}
+
+// Has tells whether the record is about a process.
+func (r *Record) Has(pid int, start uint64) bool {
+	for _, k := range r.Spaces {
+		if k.PID == pid && k.Start == start {
+			return true
+		}
+	}
+	return false
 }
 
 // Of gives the records that hold something of one of these processes.

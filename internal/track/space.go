@@ -119,3 +119,11 @@ func (s *Space) Acts(pagemap *os.File, page uint64) (bool, error) {
 	}
 	return now != was, err
 }
+
+// Spoil makes the pages of a range count as written.
+func (s *Space) Spoil(r Range) error {
+	if err := sys.UffdProtect(s.fd, r.Start, r.End-r.Start, false); err != nil {
+		return fmt.Errorf("pid %d: write protection of %#x-%#x: %w", s.PID, r.Start, r.End, err)
+	}
+	return nil
+}

@@ -61,17 +61,23 @@ func arm(t *testing.T, s *track.Space, pm *memory.Pagemap, r memory.Range) {
 	if err != nil || !ours[0] {
 		t.Fatalf("arm: %v %v", ours, err)
 	}
-	if err := pm.Protect([]memory.Range{r}, func(uint64, uint64) error { return nil }); err != nil {
+	if ok, err := pm.Registered([]memory.Range{r}); err != nil || !ok {
+		t.Fatalf("registered: %v %v", ok, err)
+	}
+	if err := pm.Tracked([]memory.Range{r}, true, func(memory.Run) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// pages gives the numbers of an area's pages that a walk finds.
-func pages(t *testing.T, walk func([]memory.Range, func(uint64, uint64) error) error, r memory.Range) (out []int) {
+// unwritten and written give the numbers of an area's pages that are so.
+func unwritten(t *testing.T, pm *memory.Pagemap, r memory.Range) []int { return pages(t, pm, r, false) }
+func written(t *testing.T, pm *memory.Pagemap, r memory.Range) []int   { return pages(t, pm, r, true) }
+
+func pages(t *testing.T, pm *memory.Pagemap, r memory.Range, written bool) (out []int) {
 	t.Helper()
-	err := walk([]memory.Range{r}, func(start, end uint64) error {
-		for ; start < end; start += page {
-			out = append(out, int((start-r.Start)/page))
+	err := pm.Tracked([]memory.Range{r}, false, func(x memory.Run) error {
+		for at := x.Start; at < x.End && x.Written == written; at += page {
+			out = append(out, int((at-r.Start)/page))
 		}
 		return nil
 	})
@@ -94,20 +100,20 @@ func TestWrites(t *testing.T) {
 	s, pm := space(t)
 	b, r := area(t, 8)
 	defer unix.Munmap(b)
-	want(t, "before", pages(t, pm.Unwritten, r))
+	want(t, "before", unwritten(t, pm, r))
 	arm(t, s, pm, r)
-	want(t, "armed", pages(t, pm.Unwritten, r), 0, 1, 2, 3, 4, 5, 6, 7)
+	want(t, "armed", unwritten(t, pm, r), 0, 1, 2, 3, 4, 5, 6, 7)
 	b[2*page]++
 	if b[3*page] != 1 {
 		t.Error("the content is another")
 	}
-	want(t, "written", pages(t, pm.Written, r), 2)
+	want(t, "written", written(t, pm, r), 2)
 	if err := unix.Madvise(b[4*page:5*page], unix.MADV_DONTNEED); err != nil {
 		t.Fatal(err)
 	}
-	want(t, "thrown away", pages(t, pm.Unwritten, r), 0, 1, 3, 5, 6, 7)
+	want(t, "thrown away", unwritten(t, pm, r), 0, 1, 3, 5, 6, 7)
 	b[4*page] = 1
-	want(t, "and touched", pages(t, pm.Written, r), 2, 4)
+	want(t, "and touched", written(t, pm, r), 2, 4)
 	// The kernel's own writes count, too.
 	f, err := os.Open("/dev/zero")
 	if err != nil {
@@ -117,14 +123,14 @@ func TestWrites(t *testing.T) {
 	if _, err := f.Read(b[5*page : 5*page+1]); err != nil {
 		t.Fatal(err)
 	}
-	want(t, "read into", pages(t, pm.Written, r), 2, 4, 5)
+	want(t, "read into", written(t, pm, r), 2, 4, 5)
 	arm(t, s, pm, r)
-	want(t, "again", pages(t, pm.Written, r))
+	want(t, "again", written(t, pm, r))
 	if _, _, e := unix.Syscall6(unix.SYS_MMAP, uintptr(r.Start+6*page), page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED, ^uintptr(0), 0); e != 0 {
 		t.Fatal(e)
 	}
 	b[6*page] = 1
-	want(t, "mapped anew", pages(t, pm.Unwritten, r), 0, 1, 2, 3, 4, 5, 7)
+	want(t, "mapped anew", unwritten(t, pm, r), 0, 1, 2, 3, 4, 5, 7)
 }
 
 // TestMoved: what mremap has moved is not registered, wherever it comes to lie.
@@ -138,8 +144,11 @@ func TestMoved(t *testing.T) {
 	if _, _, e := unix.Syscall6(unix.SYS_MREMAP, uintptr(r.Start), 4*page, 4*page, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, uintptr(r2.Start), 0); e != 0 {
 		t.Fatal(e)
 	}
-	want(t, "moved onto another", pages(t, pm.Unwritten, r2))
-	want(t, "moved away", pages(t, pm.Unwritten, r))
+	want(t, "moved onto another", unwritten(t, pm, r2))
+	if ok, err := pm.Registered([]memory.Range{r2}); err != nil || ok {
+		t.Errorf("registered: %v %v", ok, err)
+	}
+	want(t, "moved away", unwritten(t, pm, r))
 }
 
 // TestGone: when the last descriptor goes, the area is as if nothing had been.
@@ -149,7 +158,7 @@ func TestGone(t *testing.T) {
 	defer unix.Munmap(b)
 	arm(t, s, pm, r)
 	s.Close()
-	want(t, "no longer tracked", pages(t, pm.Unwritten, r))
+	want(t, "no longer tracked", unwritten(t, pm, r))
 	b[0]++
 	other, _ := space(t)
 	if ours, err := other.Arm([]track.Range{track.Range(r)}); err != nil || !ours[0] {
@@ -185,7 +194,7 @@ func TestOthers(t *testing.T) {
 	if ok, err := s.Acts(pm.File(), third(0).Start); !ok || err != nil {
 		t.Errorf("acts here: %v %v", ok, err)
 	}
-	want(t, "as before", pages(t, pm.Written, r), 0, 1, 2, 3, 4, 5)
+	want(t, "as before", written(t, pm, r), 0, 1, 2, 3, 4, 5)
 }
 
 // TestActs: a userfaultfd does not act on another process's memory.
@@ -201,7 +210,7 @@ func TestActs(t *testing.T) {
 	if ok, err := s.Acts(pm.File(), at); !ok || err != nil {
 		t.Errorf("acts here: %v %v", ok, err)
 	}
-	want(t, "as before", pages(t, pm.Unwritten, r), 0, 1)
+	want(t, "as before", unwritten(t, pm, r), 0, 1)
 	err = sys.Ended(0, func(pid int) error { // a copy of this process, with the same areas
 		theirs, err := memory.OpenPagemap(pid)
 		if err != nil {
@@ -211,7 +220,7 @@ func TestActs(t *testing.T) {
 		if ok, err := s.Acts(theirs.File(), r.Start); ok || err != nil {
 			return fmt.Errorf("acts there: %v %w", ok, err)
 		}
-		if n := pages(t, theirs.Unwritten, r); len(n) > 0 {
+		if n := unwritten(t, theirs, r); len(n) > 0 {
 			return fmt.Errorf("the copy counts as unwritten: %v", n)
 		}
 		return nil
@@ -219,5 +228,5 @@ func TestActs(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	want(t, "on the safe side", pages(t, pm.Unwritten, r), 1)
+	want(t, "on the safe side", unwritten(t, pm, r), 1)
 }

@@ -50,6 +50,7 @@ type Manifest struct {
 	ParentId      []byte                 `protobuf:"bytes,21,opt,name=parent_id,json=parentId" json:"parent_id,omitempty"` // of the checkpoint that it builds upon
 	Parent        *string                `protobuf:"bytes,22,opt,name=parent" json:"parent,omitempty"`                     // where that was then
 	Links         *uint32                `protobuf:"varint,23,opt,name=links" json:"links,omitempty"`                      // how many checkpoints are below it
+	Tracked       *bool                  `protobuf:"varint,24,opt,name=tracked" json:"tracked,omitempty"`                  // the program's writes were tracked from it on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +244,13 @@ func (x *Manifest) GetLinks() uint32 {
 		return *x.Links
 	}
 	return 0
+}
+
+func (x *Manifest) GetTracked() bool {
+	if x != nil && x.Tracked != nil {
+		return *x.Tracked
+	}
+	return false
 }
 
 // A file of the page store and the checksum (CRC-32C) of each of its chunks, as
@@ -3678,7 +3686,7 @@ var File_fm_proto protoreflect.FileDescriptor
 
 const file_fm_proto_rawDesc = "" +
 	"\n" +
-	"\bfm.proto\x12\afermata\"\x83\x05\n" +
+	"\bfm.proto\x12\afermata\"\x9d\x05\n" +
 	"\bmanifest\x12\x18\n" +
 	"\aversion\x18\x01 \x02(\rR\aversion\x12\x12\n" +
 	"\x04tool\x18\x02 \x02(\tR\x04tool\x12\x12\n" +
@@ -3707,7 +3715,8 @@ const file_fm_proto_rawDesc = "" +
 	"\x02id\x18\x14 \x01(\fR\x02id\x12\x1b\n" +
 	"\tparent_id\x18\x15 \x01(\fR\bparentId\x12\x16\n" +
 	"\x06parent\x18\x16 \x01(\tR\x06parent\x12\x14\n" +
-	"\x05links\x18\x17 \x01(\rR\x05links\"\xa2\x01\n" +
+	"\x05links\x18\x17 \x01(\rR\x05links\x12\x18\n" +
+	"\atracked\x18\x18 \x01(\bR\atracked\"\xa2\x01\n" +
 	"\n" +
 	"store_file\x12\x12\n" +
 	"\x04name\x18\x01 \x02(\tR\x04name\x12\x12\n" +

@@ -111,8 +111,7 @@ var (
 	UffdWPAsync = &Feature{
 		ID: "uffd_wp_async", Title: "userfaultfd write tracking (WP_ASYNC)", Kind: Kernel, Since: Version{6, 7}, Config: "CONFIG_USERFAULTFD",
 		For:     "follows which pages a program writes",
-		Without: "each checkpoint saves all memory",
-		Unused:  true,
+		Without: "a checkpoint that builds upon another reads and compares all memory",
 		ask:     func() Result { return askUffd(uffdUserModeOnly, uffdFeatureWPAsync) },
 	}
 	UffdKernel = &Feature{
