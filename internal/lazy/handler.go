@@ -48,6 +48,9 @@ const (
 	// stride is how many pages the background puts at once: events, and with
 	// them forks of the program, wait for one stride at most.
 	stride = 64
+	// headStart is for how long, at most, the background leaves the processors to
+	// the program and to the restoring process, which has only its end before it.
+	headStart = 10 * time.Millisecond
 )
 
 // handler is what the process has at hand.
@@ -245,7 +248,8 @@ func (h *handler) serve() error {
 		return err
 	}
 	running := false
-	var waiting []fault // put off until an event was read
+	ended := make(chan struct{}) // the restoring process has
+	var waiting []fault          // put off until an event was read
 	events := make([]unix.EpollEvent, 16)
 	for {
 		timeout := -1
@@ -264,7 +268,13 @@ func (h *handler) serve() error {
 				kind, _, _, err := receive(fd)
 				if err == nil && kind == msgGo {
 					running = true
-					go h.background(wake[1])
+					go func() {
+						select {
+						case <-ended:
+						case <-time.After(headStart):
+						}
+						h.background(wake[1])
+					}()
 					continue
 				}
 				if !running {
@@ -272,6 +282,7 @@ func (h *handler) serve() error {
 				}
 				// It has gone, and may: nothing is said to it any more.
 				_ = unix.EpollCtl(h.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+				close(ended)
 			case h.watcher:
 				unix.Close(fd)
 				reap(h.watchPID)
@@ -371,6 +382,7 @@ func (h *handler) background(wake int) {
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), 8) {
 		wg.Go(func() {
+			yieldToOthers()
 			rd := h.store.NewReader()
 			defer rd.Close()
 			for !h.complete() && h.failure() == nil {
@@ -384,6 +396,17 @@ func (h *handler) background(wake int) {
 	}
 	wg.Wait()
 	_, _ = unix.Write(wake, []byte{1})
+}
+
+// yieldToOthers gives this goroutine a thread of its own that is not scheduled in
+// real time, even where the restoring process was: nothing else would run until
+// all memory was there, not even the program. Faults are answered as before.
+func yieldToOthers() {
+	runtime.LockOSThread() // it ends with the goroutine
+	a, err := sys.SchedGetattr(0)
+	if err == nil && a.Policy != unix.SCHED_NORMAL && a.Policy != unix.SCHED_BATCH && a.Policy != unix.SCHED_IDLE {
+		_ = sys.SchedSetattr(0, &sys.SchedAttr{Policy: unix.SCHED_NORMAL})
+	}
 }
 
 // round goes through the spaces once.
