@@ -354,8 +354,15 @@ func (w *writer) flush() error {
 			_, _ = unix.FcntlInt(f.Fd(), unix.F_SETFL, unix.O_DIRECT)
 		}
 	}
-	vec := w.vec
+	vec, from := w.vec, w.disk
 	w.vec = w.vec[:0]
+	defer func() {
+		if w.o.Durable && w.enc.c.Codec != Plain {
+			// The disk begins now, not when all is packed. That it has it is for
+			// the end (Sync) to say.
+			_ = unix.SyncFileRange(int(w.f.Fd()), int64(from), int64(w.disk-from), unix.SYNC_FILE_RANGE_WRITE)
+		}
+	}()
 	for len(vec) > 0 {
 		n, err := unix.Pwritev(int(w.f.Fd()), vec, int64(w.disk))
 		if err == unix.EINTR {
