@@ -251,3 +251,58 @@ func TestChainRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestChainDiskFull: the disk is full in the middle of a chain: the error says so,
+// nothing is left, the parent is whole and the program goes on.
+func TestChainDiskFull(t *testing.T) {
+	ctx := context.Background()
+	at, pid, step, _ := changing(t)
+	step()
+	disk := filepath.Join(at, "disk")
+	if err := os.Mkdir(disk, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", disk, "tmpfs", 0, "size=160m,mode=700"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(disk, unix.MNT_DETACH)
+	parent, child := filepath.Join(disk, "parent"), filepath.Join(disk, "child")
+	if _, err := Checkpoint(ctx, pid, CheckpointOptions{To: parent}); err != nil {
+		t.Fatal(err)
+	}
+	step()
+	// All that is free but some pages.
+	var st unix.Statfs_t
+	if err := unix.Statfs(disk, &st); err != nil {
+		t.Fatal(err)
+	}
+	filler := filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, make([]byte, (int64(st.Bavail)-6)*st.Bsize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []Compression{{}, {Codec: pagestore.S2}} {
+		_, err := Checkpoint(ctx, pid, CheckpointOptions{To: child, Parent: parent, Compression: c})
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%v", err)
+		}
+		if left, _ := filepath.Glob(child + "*"); len(left) > 0 {
+			t.Errorf("left behind: %q", left)
+		}
+		step()
+	}
+	if _, err := Squash(ctx, parent, SquashOptions{}); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("squashed without room: %v", err)
+	}
+	if v, err := Verify(ctx, parent); err != nil || !v.Whole() {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Checkpoint(ctx, pid, CheckpointOptions{To: child, Parent: parent}); err != nil {
+		t.Error(err)
+	}
+	if v, err := Verify(ctx, child); err != nil || !v.Whole() {
+		t.Errorf("%+v, %v", v, err)
+	}
+}

@@ -346,7 +346,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 		if mem, err = c.buffer(total); err != nil {
 			return nil, err
 		}
-		if err := c.out.Fill(0, mem); err != nil {
+		if err := c.out.Take(mem); err != nil {
 			return nil, err
 		}
 		if err := thaw(); err != nil {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -67,7 +69,7 @@ func (o *Outgoing) Total() uint64 { return o.total }
 // Outgoing's. The tasks it came from may go on then; frames known by now are
 // forgotten, since they may get another content.
 func (o *Outgoing) Hold(b []byte) error {
-	if err := o.Fill(0, b); err != nil {
+	if err := o.Take(b); err != nil {
 		return err
 	}
 	o.held = b
@@ -490,6 +492,39 @@ func (o *Outgoing) Fill(off uint64, b []byte) error {
 		}
 	}
 	return nil
+}
+
+// takePiece is what one thread reads at a time: enough for the threads to meet
+// seldom, and below what one call of the kernel moves (MAX_RW_COUNT).
+const takePiece = 2 << 20
+
+// Take is Fill of the store's first bytes, by several threads where there is
+// something to share.
+func (o *Outgoing) Take(b []byte) error {
+	pieces := (len(b) + takePiece - 1) / takePiece
+	workers := min(runtime.GOMAXPROCS(0), 8, pieces)
+	if workers < 2 {
+		return o.Fill(0, b)
+	}
+	errs := make([]error, workers)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	work := func(w int) {
+		for errs[w] == nil {
+			i := int(next.Add(1)) - 1
+			if i >= pieces {
+				return
+			}
+			from := i * takePiece
+			errs[w] = o.Fill(uint64(from), b[from:min(from+takePiece, len(b))])
+		}
+	}
+	for w := range workers - 1 {
+		wg.Go(func() { work(w) })
+	}
+	work(workers - 1)
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // readShared reads pages that several address spaces share copy-on-write.
