@@ -338,7 +338,7 @@ func init() { Register(otherSocket{}) }
 
 // families names them (include/linux/socket.h).
 var families = map[int]string{
-	unix.AF_VSOCK: "vsock", unix.AF_CAN: "CAN", unix.AF_BLUETOOTH: "Bluetooth", unix.AF_XDP: "XDP",
+	unix.AF_CAN: "CAN", unix.AF_BLUETOOTH: "Bluetooth", unix.AF_XDP: "XDP",
 	unix.AF_KCM: "KCM", unix.AF_ALG: "kernel crypto (AF_ALG)", unix.AF_TIPC: "TIPC", unix.AF_SMC: "SMC",
 	unix.AF_RDS: "RDS", unix.AF_PPPOX: "PPPoX", unix.AF_QIPCRTR: "QRTR", unix.AF_NFC: "NFC",
 	unix.AF_IUCV: "IUCV", unix.AF_ISDN: "ISDN", unix.AF_PHONET: "Phonet", unix.AF_IEEE802154: "IEEE 802.15.4",

@@ -34,7 +34,7 @@ func init() {
 		must(unix.Sendto(10, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 		fd, err = unix.Socket(unix.AF_ALG, unix.SOCK_SEQPACKET, 0)
 		if err != nil { // not in this kernel
-			fd, err = unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+			fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW, 0)
 		}
 		as(11, fd, err)
 	}

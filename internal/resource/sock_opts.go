@@ -68,6 +68,8 @@ func (o *sockOpt) has(s *sock, st sockState) bool {
 		ok = inet && (s.proto == unix.IPPROTO_UDP || s.proto == unix.IPPROTO_UDPLITE)
 	case unix.IPPROTO_UDPLITE:
 		ok = inet && s.proto == unix.IPPROTO_UDPLITE
+	case unix.AF_VSOCK: // which is their level, too
+		ok = s.domain == unix.AF_VSOCK
 	case unix.SOL_NETLINK:
 		ok = s.domain == unix.AF_NETLINK
 	}

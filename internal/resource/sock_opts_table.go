@@ -189,6 +189,11 @@ var sockOpts = []sockOpt{
 	{level: unix.SOL_SOCKET, name: unix.SO_TXREHASH, when: isInet},
 	{level: unix.SOL_SOCKET, name: unix.SO_RESERVE_MEM, when: isInet},
 	{level: unix.SOL_SOCKET, name: unix.SO_PEEK_OFF},
+	// The size lies between the two others.
+	{level: unix.AF_VSOCK, name: unix.SO_VM_SOCKETS_BUFFER_MAX_SIZE, size: 8},
+	{level: unix.AF_VSOCK, name: unix.SO_VM_SOCKETS_BUFFER_MIN_SIZE, size: 8},
+	{level: unix.AF_VSOCK, name: unix.SO_VM_SOCKETS_BUFFER_SIZE, size: 8},
+	{level: unix.AF_VSOCK, name: unix.SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW, size: 16},
 	{level: unix.IPPROTO_TCP, name: unix.TCP_WINDOW_CLAMP},
 	{level: unix.SOL_SOCKET, name: unix.SO_LOCK_FILTER},
 }

@@ -18,8 +18,9 @@ import (
 )
 
 // Packet sockets (packet(7)): the protocol and interface they listen to, options,
-// multicast memberships, fanout. Packets that wait are not kept, the restore says
-// so; sockets with a ring in memory are refused.
+// multicast memberships, fanout, rings of frames. Packets that wait are not kept,
+// the restore says so. A ring begins anew at its first frame, which who has mapped
+// it does not expect: such areas are refused (mapped.go).
 type packetSocket struct{}
 
 func init() { Register(packetSocket{}) }
@@ -53,12 +54,6 @@ func (packetSocket) Collect(d *Dump, f *File) (*fdinfo.FileEntry, error) {
 	switch {
 	case g == nil:
 		return nil, fmt.Errorf("the kernel's socket monitor does not show it")
-	case g.RxRing || g.TxRing:
-		d.Refusal(f, "a packet socket with a ring in shared memory (PACKET_MMAP)", "close it before the checkpoint")
-		return nil, nil
-	case s.typ != unix.SOCK_RAW && s.typ != unix.SOCK_DGRAM:
-		d.Refusal(f, "a packet socket of an obsolete type (SOCK_PACKET)", "close it before the checkpoint")
-		return nil, nil
 	}
 	o, err := d.Fown(f)
 	if err != nil {
@@ -79,6 +74,9 @@ func (packetSocket) Collect(d *Dump, f *File) (*fdinfo.FileEntry, error) {
 		{name: unix.PACKET_LOSS, flag: &pe.Loss},
 	} {
 		v, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, x.name)
+		if err == unix.EOPNOTSUPP && s.typ == unix.SOCK_PACKET {
+			v, err = 0, nil // it has no options of this level
+		}
 		if err != nil {
 			return nil, fmt.Errorf("packet option %d: %w", x.name, err)
 		}
@@ -88,7 +86,8 @@ func (packetSocket) Collect(d *Dump, f *File) (*fdinfo.FileEntry, error) {
 			*x.flag = proto.Bool(v != 0)
 		}
 	}
-	pe.CopyThresh = proto.Uint32(0) // of use with a ring only
+	pe.CopyThresh = proto.Uint32(g.CopyThresh) // which getsockopt does not tell
+	pe.RxRing, pe.TxRing = packetRing(g.RxRing), packetRing(g.TxRing)
 	for _, m := range g.Mclist {
 		pe.Mclist = append(pe.Mclist, &packet_sock.PacketMclist{Index: proto.Uint32(m.Index), Type: proto.Uint32(uint32(m.Type)), Addr: m.Addr})
 	}
@@ -121,8 +120,14 @@ func (packetSocket) Open(r *Restore, e *fdinfo.FileEntry) (int, error) {
 	if p == nil {
 		return -1, fault.Errorf(fault.ErrDamaged, "no packet_sock_entry")
 	}
-	// Without a protocol it receives nothing yet.
-	fd, err := unix.Socket(unix.AF_PACKET, int(p.GetType())|unix.SOCK_CLOEXEC, 0)
+	// Without a protocol it receives nothing yet. One of the obsolete type has the
+	// protocol from its beginning.
+	proto := 0
+	if p.GetType() == unix.SOCK_PACKET {
+		n := uint16(p.GetProtocol())
+		proto = int(n>>8 | n<<8)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, int(p.GetType())|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
 		return -1, fmt.Errorf("packet socket: %w", err)
 	}
@@ -150,13 +155,27 @@ func openPacket(r *Restore, id uint32, fd int, p *packet_sock.PacketSockEntry) e
 	}{
 		{unix.PACKET_VERSION, p.GetVersion()}, {unix.PACKET_RESERVE, p.GetReserve()}, {unix.PACKET_TIMESTAMP, p.GetTimestamp()},
 		{unix.PACKET_AUXDATA, bit(p.GetAuxData())}, {unix.PACKET_ORIGDEV, bit(p.GetOrigDev())},
-		{unix.PACKET_VNET_HDR, bit(p.GetVnetHdr())}, {unix.PACKET_LOSS, bit(p.GetLoss())},
+		{unix.PACKET_VNET_HDR, bit(p.GetVnetHdr())}, {unix.PACKET_LOSS, bit(p.GetLoss())}, {unix.PACKET_COPY_THRESH, p.GetCopyThresh()},
 	} {
+		if o.v == 0 && (o.name == unix.PACKET_COPY_THRESH || p.GetType() == unix.SOCK_PACKET) {
+			continue
+		}
 		if have, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, o.name); err == nil && uint32(have) == o.v {
 			continue
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, o.name, int(o.v)); err != nil {
 			return fmt.Errorf("packet option %d: %w", o.name, err)
+		}
+	}
+	for _, q := range []struct {
+		name int
+		ring *packet_sock.PacketRing
+	}{{unix.PACKET_RX_RING, p.GetRxRing()}, {unix.PACKET_TX_RING, p.GetTxRing()}} {
+		if q.ring == nil {
+			continue
+		}
+		if err := setPacketRing(fd, q.name, p.GetVersion(), q.ring); err != nil {
+			return err
 		}
 	}
 	restoreOpts(r, what, fd, true, &optFields{opts: p.GetOpts()}, x)
@@ -171,7 +190,21 @@ func openPacket(r *Restore, id uint32, fd int, p *packet_sock.PacketSockEntry) e
 		}
 	}
 	restoreOpts(r, what, fd, false, &optFields{opts: p.GetOpts()}, x)
-	if p.GetProtocol() != 0 || index != 0 {
+	switch {
+	case p.GetType() == unix.SOCK_PACKET:
+		if index != 0 {
+			i, err := net.InterfaceByIndex(index)
+			if err != nil {
+				return fmt.Errorf("interface %d: %w", index, err)
+			}
+			sa := make([]byte, 16) // struct sockaddr, in which the name must fit
+			binary.NativeEndian.PutUint16(sa, unix.AF_PACKET)
+			copy(sa[2:], i.Name)
+			if err := sys.Bind(fd, sa); err != nil {
+				return fmt.Errorf("bind to interface %s: %w", i.Name, err)
+			}
+		}
+	case p.GetProtocol() != 0 || index != 0:
 		sa := binary.NativeEndian.AppendUint16(nil, unix.AF_PACKET)
 		sa = binary.BigEndian.AppendUint16(sa, uint16(p.GetProtocol()))
 		sa = binary.NativeEndian.AppendUint32(sa, uint32(index))
@@ -191,6 +224,33 @@ func openPacket(r *Restore, id uint32, fd int, p *packet_sock.PacketSockEntry) e
 		return err
 	}
 	return setStatus(fd, p.GetFlags())
+}
+
+func packetRing(g *sockdiag.PacketRing) *packet_sock.PacketRing {
+	if g == nil {
+		return nil
+	}
+	return &packet_sock.PacketRing{
+		BlockSize: proto.Uint32(g.BlockSize), BlockNr: proto.Uint32(g.BlockNr), FrameSize: proto.Uint32(g.FrameSize), FrameNr: proto.Uint32(g.FrameNr),
+		RetireTmo: proto.Uint32(g.RetireTmo), SizeofPriv: proto.Uint32(g.SizeofPriv), Features: proto.Uint32(g.Features),
+	}
+}
+
+// setPacketRing makes a ring: struct tpacket_req, or of the third version
+// tpacket_req3 (include/uapi/linux/if_packet.h).
+func setPacketRing(fd, name int, version uint32, g *packet_sock.PacketRing) error {
+	v := []uint32{g.GetBlockSize(), g.GetBlockNr(), g.GetFrameSize(), g.GetFrameNr()}
+	if version == unix.TPACKET_V3 {
+		v = append(v, g.GetRetireTmo(), g.GetSizeofPriv(), g.GetFeatures())
+	}
+	var b []byte
+	for _, x := range v {
+		b = binary.NativeEndian.AppendUint32(b, x)
+	}
+	if err := sys.Setsockopt(fd, unix.SOL_PACKET, name, b); err != nil {
+		return fmt.Errorf("a ring of %d blocks of %d bytes: %w", g.GetBlockNr(), g.GetBlockSize(), err)
+	}
+	return nil
 }
 
 func bit(b bool) uint32 {

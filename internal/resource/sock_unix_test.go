@@ -481,7 +481,7 @@ func init() {
 		pairAt(unix.SOCK_STREAM, 10, 11)
 		fd := must1(unix.InotifyInit())
 		ep := must1(unix.EpollCreate1(0))
-		ufd := must1(unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0))
+		ufd := must1(unix.Socket(unix.AF_XDP, unix.SOCK_RAW, 0))
 		sendTo(10, "x", unix.UnixRights(fd, ep, ufd))
 	}
 }

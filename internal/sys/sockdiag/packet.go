@@ -23,6 +23,7 @@ const (
 	packetReqSize    = 20 // struct packet_diag_req
 	packetMsgSize    = 16 // struct packet_diag_msg
 	packetMclistSize = 44 // struct packet_diag_mclist
+	packetRingSize   = 28 // struct packet_diag_ring
 )
 
 // Flags of Packet.
@@ -42,9 +43,17 @@ type Packet struct {
 	Index  uint32 // interface, 0 for all
 	Flags  uint32 // Packet…
 	Mclist []PacketMember
-	RxRing bool
-	TxRing bool
-	Fanout *uint32
+	// CopyThresh is PACKET_COPY_THRESH.
+	CopyThresh     uint32
+	RxRing, TxRing *PacketRing // nil when there is none
+	Fanout         *uint32
+}
+
+// PacketRing is a ring of frames: struct tpacket_req, tpacket_req3
+// (include/uapi/linux/if_packet.h).
+type PacketRing struct {
+	BlockSize, BlockNr, FrameSize, FrameNr uint32
+	RetireTmo, SizeofPriv, Features        uint32 // of TPACKET_V3
 }
 
 // PacketMember is one PACKET_ADD_MEMBERSHIP.
@@ -77,19 +86,19 @@ func ParsePacket(b []byte) (Packet, error) {
 				bad = true
 				return
 			}
-			p.Index, p.Flags = native.Uint32(v), native.Uint32(v[20:])
+			p.Index, p.CopyThresh, p.Flags = native.Uint32(v), native.Uint32(v[12:]), native.Uint32(v[20:])
 		case packetAttrMclist:
 			for ; len(v) >= packetMclistSize; v = v[packetMclistSize:] {
 				n := min(int(native.Uint16(v[10:])), 32)
 				p.Mclist = append(p.Mclist, PacketMember{
 					Index: native.Uint32(v), Count: native.Uint32(v[4:]), Type: native.Uint16(v[8:]),
-					Addr: append([]byte(nil), v[12:12+n]...),
+					Addr: append([]byte{}, v[12:12+n]...),
 				})
 			}
 		case packetAttrRxRing:
-			p.RxRing = true
+			p.RxRing, bad = packetRing(v), bad || len(v) < packetRingSize
 		case packetAttrTxRing:
-			p.TxRing = true
+			p.TxRing, bad = packetRing(v), bad || len(v) < packetRingSize
 		case packetAttrFanout:
 			if len(v) < 4 {
 				bad = true
@@ -103,4 +112,13 @@ func ParsePacket(b []byte) (Packet, error) {
 		err = errors.New("sock_diag: short attribute")
 	}
 	return p, err
+}
+
+// packetRing parses a struct packet_diag_ring; nil when it is too short.
+func packetRing(v []byte) *PacketRing {
+	if len(v) < packetRingSize {
+		return nil
+	}
+	u := func(i int) uint32 { return native.Uint32(v[4*i:]) }
+	return &PacketRing{BlockSize: u(0), BlockNr: u(1), FrameSize: u(2), FrameNr: u(3), RetireTmo: u(4), SizeofPriv: u(5), Features: u(6)}
 }
