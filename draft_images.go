@@ -55,7 +55,11 @@ func (d *draft) writeImagePages(c *checkpoint, mem []byte, done func(int64)) (er
 		return err
 	}
 	began := time.Now()
-	d.imagePages, err = imgdir.WritePages(c.col.Image, d.dir, d.parent, func(off uint64, b []byte) error {
+	var to *imgdir.Remote
+	if c.opt.PageServer != nil {
+		to = imgdir.ToServer(c.opt.PageServer)
+	}
+	d.imagePages, err = imgdir.WritePages(c.col.Image, d.dir, d.parent, to, func(off uint64, b []byte) error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
@@ -91,7 +95,7 @@ func (d *draft) publishImages(c *checkpoint) error {
 	if err := imgdir.WriteDumpStats(d.dir, d.imagePages, c.freezing, frozen, d.writing); err != nil {
 		return err
 	}
-	if err := d.readBack(c.opt.PagesOnly); err != nil {
+	if err := d.readBack(c.opt.PagesOnly || c.opt.PageServer != nil); err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
 	names, err := os.ReadDir(d.dir)

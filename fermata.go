@@ -11,6 +11,7 @@
 package fermata
 
 import (
+	"io"
 	"os"
 	"time"
 
@@ -169,6 +170,9 @@ type CheckpointOptions struct {
 	Timeout time.Duration
 	// Layout says how the checkpoint lies on disk.
 	Layout Layout
+	// PageServer: with LayoutImages, the connection to a page server that the
+	// memory goes to instead of into the directory (CRIU's protocol).
+	PageServer io.ReadWriter
 	// PagesOnly: with LayoutImages, write nothing but the memory, for a later
 	// checkpoint that builds upon it.
 	PagesOnly bool

@@ -75,6 +75,14 @@ func (e criuEngine) checkpoint(pid int, img string, kill bool) tool {
 	if !kill {
 		args = append(args, "--leave-running")
 	}
+	if server := e.s.spec.Server; server != "" {
+		// It goes into the background listening, and ends with the dump.
+		const port = "7711" // of a network namespace of our own
+		if t := e.explain(e.s.command(server, "page-server", "-d", "-D", img, "-o", "server.log", "-v4", "--address", "127.0.0.1", "--port", port), filepath.Join(img, "server.log")); t.status != 0 {
+			return t
+		}
+		args = append(args, "--page-server", "--address", "127.0.0.1", "--port", port)
+	}
 	return e.explain(e.s.command(args...), filepath.Join(img, "dump.log"))
 }
 

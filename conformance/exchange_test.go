@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -39,20 +40,30 @@ func TestExchange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, way := range []struct {
-		name, dump, restore string
-		cannot              map[string]string
+		name, dump, restore, server string
+		cannot                      map[string]string
 	}{
-		{"itself", own, own, notInImages},
-		{"to_criu", own, peer, criuCannotTake},
-		{"from_criu", peer, own, notInCRIUImages},
+		{"itself", own, own, "", notInImages},
+		{"to_criu", own, peer, "", criuCannotTake},
+		{"from_criu", peer, own, "", notInCRIUImages},
+		{"served", own, own, own, notInImages},
+		{"served_by_criu", own, own, peer, notInImages},
+		{"serving_criu", peer, peer, own, criuAlone},
 	} {
 		t.Run(way.name, func(t *testing.T) {
-			if way.dump == "" || way.restore == "" {
+			served := strings.Contains(way.name, "serv")
+			if way.dump == "" || way.restore == "" || way.server == "" && served {
 				t.Skip("set CRIU to the path of a CRIU")
+			}
+			if served && !*flagIsolate {
+				t.Skip("the port of the page server would be everybody's")
 			}
 			for _, p := range all {
 				if p.Refused != "" || p.CRIUCannot("restore") != "" || !p.runsIn("restore") || testing.Short() && !p.Short {
 					continue
+				}
+				if served && p.Kind != "memory" {
+					continue // the rest does not go through the server
 				}
 				t.Run(p.Name, func(t *testing.T) {
 					if why := way.cannot[p.Name]; why != "" && !*flagAll {
@@ -62,7 +73,7 @@ func TestExchange(t *testing.T) {
 						t.Skip("CRIU " + why)
 					}
 					t.Parallel()
-					x := &harness{dir: h.dir, jobs: h.jobs, shared: h, engine: "exchange", tool: way.dump, restorer: way.restore}
+					x := &harness{dir: h.dir, jobs: h.jobs, shared: h, engine: "exchange", tool: way.dump, restorer: way.restore, server: way.server}
 					x.run(t, p, "root", "restore", "")
 				})
 			}
@@ -75,6 +86,13 @@ func TestExchange(t *testing.T) {
 var notInImages = map[string]string{
 	"mem_sysv": "CRIU keeps System V segments with their namespace",
 	"file_aio": "the events of a ring are fermata's own record",
+}
+
+// criuAlone are the programs whose state CRIU cannot carry by itself in a
+// directory, whoever keeps the pages.
+var criuAlone = map[string]string{
+	"mem_sysv":     "CRIU keeps System V segments with their namespace",
+	"mem_left_out": "CRIU does not tell a program that it was restored",
 }
 
 // criuCannot are the programs whose state CRIU does not bring back from its own

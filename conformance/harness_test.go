@@ -159,8 +159,10 @@ type harness struct {
 	tool string
 	// engine and restorer of an exchange.
 	engine, restorer string
-	shared           *harness // whose programs are used
-	jobs             chan struct{}
+	// server is the page server that an exchange's memory goes through, or "".
+	server string
+	shared *harness // whose programs are used
+	jobs   chan struct{}
 
 	mu    sync.Mutex
 	built map[string]func() (string, error)
@@ -245,6 +247,7 @@ type caseSpec struct {
 	Engine   string
 	Tool     string
 	Restorer string // another tool than the one that dumps
+	Server   string // a page server's program, for an exchange
 	Deadline time.Duration
 	Isolated bool
 }
@@ -295,7 +298,7 @@ func (h *harness) once(t *testing.T, p *Program, bin, user, mode, mutation strin
 	}
 	spec := caseSpec{
 		Program: p, Binary: bin, Dir: filepath.Join(top, "run"), Img: filepath.Join(top, "img"), User: user,
-		Mode: mode, Mutation: mutation, Engine: h.engine, Tool: h.tool, Restorer: h.restorer, Deadline: *flagDeadline, Isolated: *flagIsolate,
+		Mode: mode, Mutation: mutation, Engine: h.engine, Tool: h.tool, Restorer: h.restorer, Server: h.server, Deadline: *flagDeadline, Isolated: *flagIsolate,
 	}
 	for _, d := range []string{spec.Dir, spec.Img} {
 		if err := os.Mkdir(d, 0o755); err != nil {

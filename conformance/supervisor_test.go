@@ -228,7 +228,7 @@ func (s *supervisor) startProgram(launcher ...string) int {
 // peer tells whether CRIU has a part in the case. It interrupts calls that
 // fermata lets go on, and what it leaves out is no failure of ours.
 func (s *supervisor) peer() bool {
-	return s.spec.Engine == "criu" || s.spec.Engine == "dmtcp" || s.spec.Engine == "exchange" && s.spec.Tool != s.spec.Restorer
+	return s.spec.Engine == "criu" || s.spec.Engine == "dmtcp" || s.spec.Engine == "exchange" && (s.spec.Tool != s.spec.Restorer || s.spec.Tool == os.Getenv("CRIU"))
 }
 
 // awaitReady waits until the program's state is set up.

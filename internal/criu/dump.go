@@ -34,8 +34,8 @@ func (c *command) save(ctx context.Context, pagesOnly bool) error {
 		return usage("which process? Give its pid with --tree")
 	}
 	switch {
-	case c.PageServer || c.LazyPages:
-		return later("dumping to a page server")
+	case c.LazyPages:
+		return later("dumping lazily")
 	case len(c.External) > 0:
 		return c.externals()
 	}
@@ -60,6 +60,14 @@ func (c *command) save(ctx context.Context, pagesOnly bool) error {
 	}
 	if err := c.script(ctx, "pre-dump", c.Tree); err != nil {
 		return err
+	}
+	if c.PageServer {
+		conn, err := c.toServer(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		o.PageServer = conn
 	}
 	res, err := fermata.Checkpoint(ctx, c.Tree, o)
 	if err != nil {

@@ -11,10 +11,9 @@ import (
 	"github.com/fermata-cr/fermata/internal/criu/imgdir"
 )
 
-func (c *command) pageServer(context.Context) error { return later("page-server") }
-func (c *command) lazyPages(context.Context) error  { return later("lazy-pages") }
-func (c *command) service(context.Context) error    { return later(c.Action) }
-func (c *command) cpuinfo(context.Context) error    { return later("cpuinfo") }
+func (c *command) lazyPages(context.Context) error { return later("lazy-pages") }
+func (c *command) service(context.Context) error   { return later(c.Action) }
+func (c *command) cpuinfo(context.Context) error   { return later("cpuinfo") }
 
 // dedup frees the pages of earlier images that later ones have again.
 func (c *command) dedup(context.Context) error {

@@ -2,6 +2,7 @@ package imgdir
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,14 +61,17 @@ func sysvID(id uint64) uint64 { return 2*anonBase + id }
 // WritePages writes every page of the image into dir: fill reads from the page
 // store's offsets, vdso is the content of the tasks' vdso. progress gets the
 // bytes written. With a parent, an image directory, pages that it has with the
-// same content are left to it.
-func WritePages(im *image.Image, dir, parent string, fill func(off uint64, b []byte) error, vdso []byte, progress func(int64)) (*Pages, error) {
+// same content are left to it. With a page server all go there instead.
+func WritePages(im *image.Image, dir, parent string, to *Remote, fill func(off uint64, b []byte) error, vdso []byte, progress func(int64)) (*Pages, error) {
 	all, err := pageFiles(im, uint64(len(vdso)))
 	if err != nil {
 		return nil, err
 	}
 	var below *Below
-	if parent != "" {
+	writers := 2
+	if to != nil {
+		writers = 1
+	} else if parent != "" {
 		if below, err = openBelow(parent, all); err != nil {
 			return nil, err
 		}
@@ -80,20 +84,27 @@ func WritePages(im *image.Image, dir, parent string, fill func(off uint64, b []b
 	close(work)
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
-	for range 2 {
+	for range writers {
 		wg.Go(func() {
-			w := &pageWriter{dir: dir, fill: fill, vdso: vdso, progress: progress, below: below}
+			w := &pageWriter{dir: dir, to: to, fill: fill, vdso: vdso, progress: progress, below: below}
 			if err := w.open(); err != nil {
 				errs[0] = err
 				return
 			}
 			defer w.close()
 			for i := range work {
-				errs[i] = w.write(all[i], uint32(i+1))
+				if errs[i] = w.write(all[i], uint32(i+1)); errs[i] != nil && to != nil {
+					return // what follows would be taken for pages of this one
+				}
 			}
 		})
 	}
 	wg.Wait()
+	if errors.Join(errs...) == nil && to != nil {
+		if err := to.finish(); err != nil {
+			return nil, err
+		}
+	}
 	p := &Pages{}
 	for i, f := range all {
 		if errs[i] != nil {
@@ -155,6 +166,8 @@ func pageFiles(im *image.Image, vdso uint64) (all []*pageFile, err error) {
 // pageWriter writes pages files, one after another, through buffers of its own.
 type pageWriter struct {
 	dir      string
+	to       *Remote // nil: into files
+	dst      uint64  // what the page server knows the file by
 	fill     func(uint64, []byte) error
 	vdso     []byte
 	progress func(int64)
@@ -191,6 +204,12 @@ func (w *pageWriter) close() {
 
 func (w *pageWriter) write(f *pageFile, id uint32) (err error) {
 	w.f, w.last, w.held = f, nil, 0
+	if w.to != nil {
+		if w.dst, err = w.to.open(f.name); err != nil {
+			return err
+		}
+		return w.all()
+	}
 	if w.m, err = create(w.dir, f.name, "PAGEMAP"); err != nil {
 		return err
 	}
@@ -208,6 +227,16 @@ func (w *pageWriter) write(f *pageFile, id uint32) (err error) {
 			err = cerr
 		}
 	}()
+	if err := w.all(); err != nil {
+		return err
+	}
+	w.flushEntry()
+	return w.flush()
+}
+
+// all writes all pages of a file.
+func (w *pageWriter) all() error {
+	f := w.f
 	code := f.vdso
 	for i, at := range f.runs.GetVaddr() {
 		if code.end != 0 && code.start < at {
@@ -230,12 +259,9 @@ func (w *pageWriter) write(f *pageFile, id uint32) (err error) {
 		}
 	}
 	if code.end != 0 {
-		if err := w.put(code.start, w.vdso, pagePresent); err != nil {
-			return err
-		}
+		return w.put(code.start, w.vdso, pagePresent)
 	}
-	w.flushEntry()
-	return w.flush()
+	return nil
 }
 
 // compare writes those pages that the parent does not have, or has otherwise.
@@ -305,8 +331,15 @@ func (w *pageWriter) put(at uint64, b []byte, flags uint32) error {
 	if len(b) == 0 {
 		return nil
 	}
-	w.entry(at, uint64(len(b)), flags)
 	w.f.n += uint64(len(b)) / sys.PageSize
+	if w.to != nil {
+		err := w.to.put(w.dst, at, b, flags)
+		if err == nil && w.progress != nil {
+			w.progress(int64(len(b)))
+		}
+		return err
+	}
+	w.entry(at, uint64(len(b)), flags)
 	for len(b) > 0 {
 		if w.held == len(w.out) {
 			if err := w.flush(); err != nil {
