@@ -70,8 +70,9 @@ func (b *batch) answers() error {
 	return nil
 }
 
-// ask runs the batches of a process: one in every thread, all at once, and adds
-// what they say to the image.
+// ask hands a process its batches: one in every thread, all at once. answered
+// waits for them and adds what they say to the image; until then the tracing
+// thread does what else there is to do for the process.
 func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) error {
 	if t.traced {
 		return c.askTraced(t, core, x)
@@ -86,8 +87,10 @@ func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) err
 			return err
 		}
 	}
-	for _, th := range t.Threads {
-		if _, err := t.guest.Lazy(th); err != nil {
+	// A batch is written before its thread enters, so that it need not be sent for
+	// a second time. Only the entrance brings the others their way in.
+	if in := t.guest.Entrance(); t.SharesMM == nil && in != t.Threads[0] {
+		if _, err := t.guest.Executor(in); err != nil {
 			return err
 		}
 	}
@@ -95,7 +98,12 @@ func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) err
 	var run []*batch
 	var done []func() error
 	for i, th := range t.Threads {
-		e, err := t.guest.Executor(th)
+		if i == 1 {
+			if err := run[0].e.Arrive(); err != nil {
+				return err
+			}
+		}
+		e, err := t.guest.Seat(th)
 		if err != nil {
 			return err
 		}
@@ -117,24 +125,37 @@ func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) err
 		e.Start()
 		run, done = append(run, b), append(done, fin)
 	}
-	for i, b := range run {
-		if err := b.answers(); err != nil {
-			return fmt.Errorf("thread %d: %w", t.Threads[i].TID, err)
+	t.answers = func() error {
+		for i, b := range run {
+			if err := b.answers(); err != nil {
+				return fmt.Errorf("thread %d: %w", t.Threads[i].TID, err)
+			}
+			if err := done[i](); err != nil {
+				return err
+			}
 		}
-		if err := done[i](); err != nil {
-			return err
+		if t.Leader() == nil {
+			c.exitedLeader(t, core)
 		}
-	}
-	if t.Leader() == nil {
-		c.exitedLeader(t, core)
-	}
-	if mme != nil {
-		if err := c.askPolicies(t); err != nil {
-			return err
+		if mme != nil {
+			if err := c.askPolicies(t); err != nil {
+				return err
+			}
+			c.Image.Add(image.Of("mm", t.PID), mme)
 		}
-		c.Image.Add(image.Of("mm", t.PID), mme)
+		return nil
 	}
 	return nil
+}
+
+// answered waits for the answers to what ask has asked.
+func (t *Task) answered() error {
+	answers := t.answers
+	if answers == nil {
+		return nil
+	}
+	t.answers = nil
+	return answers()
 }
 
 // exitedLeader saves what is left of a thread group's leader that has exited

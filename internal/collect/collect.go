@@ -105,6 +105,7 @@ type Task struct {
 	core     *criu_core.CoreEntry   // of the process
 	threads  []*criu_core.CoreEntry // of its threads, in their order
 	guest    *tracee.Guest
+	answers  func() error // of its batches, when they have not been waited for
 	maps     []procfs.VMA
 	private  uint64 // bytes of memory of its own, about
 	large    bool   // a snapshot is to be made of its memory
@@ -132,6 +133,8 @@ type Survey struct {
 	Roots  []int
 	PIDs   map[int]bool // the processes of the trees
 	asleep map[int]sleeping
+	own    map[string]uint64 // this process's namespaces
+	err    error             // why they could not be read
 }
 
 // Private gives about how many bytes of memory the trees below roots have of
@@ -152,6 +155,7 @@ func Private(roots []int) (n uint64) {
 // cache, and notes since when each sleeping thread sleeps.
 func Look(roots []int, exclude map[int]bool) *Survey {
 	s := &Survey{Roots: roots, PIDs: map[int]bool{}, asleep: map[int]sleeping{}}
+	s.own, s.err = procfs.ReadNamespaces(os.Getpid(), 0)
 	clock := schedClocks{}
 	queue := append([]int(nil), roots...)
 	for i := 0; i < len(queue); i++ {
@@ -184,9 +188,8 @@ func Look(roots []int, exclude map[int]bool) *Survey {
 // New begins to collect a frozen tree. Close must be called on every path, and
 // before the tree is thawed.
 func New(tree *tracee.Tree, s *Survey) (*Collector, error) {
-	own, err := procfs.ReadNamespaces(os.Getpid(), 0)
-	if err != nil {
-		return nil, err
+	if s.err != nil {
+		return nil, s.err
 	}
 	list, err := sys.NewRobustList(tracee.RobustOffset)
 	if err != nil {
@@ -194,7 +197,7 @@ func New(tree *tracee.Tree, s *Survey) (*Collector, error) {
 	}
 	c := &Collector{
 		Image: image.New(), Refuse: &fault.Refusals{}, Tree: tree,
-		list: list, own: own, shared: map[sharedKey]*Shared{}, asleep: s.asleep,
+		list: list, own: s.own, shared: map[sharedKey]*Shared{}, asleep: s.asleep,
 		tables: map[uint32]bool{}, sharing: map[uint32]*Task{}, unreported: map[int]bool{},
 	}
 	for i := range c.ids {
@@ -246,19 +249,16 @@ func (c *Collector) inTree(id int) bool {
 // Release takes every executor out again: each task stands still with its own
 // registers. It is harmless to call twice.
 func (c *Collector) Release() error {
-	var first error
-	var kept []*tracee.Guest
+	var now, kept []*tracee.Guest
 	for _, g := range c.guests {
 		if c.owes(g) {
 			kept = append(kept, g) // until the tree goes on (LetGo)
 			continue
 		}
-		if err := g.Release(); err != nil && first == nil {
-			first = err
-		}
+		now = append(now, g)
 	}
 	c.guests = kept
-	return first
+	return tracee.ReleaseAll(now)
 }
 
 // Pending reads the queues of signals once more, when no executor runs any

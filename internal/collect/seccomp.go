@@ -62,7 +62,7 @@ func (f *filters) add(k filterKey) int {
 // way, should this process die while its executor is in the thread: then the
 // filters judge them.
 var onItsOwn = []uint32{
-	unix.SYS_SHMAT, unix.SYS_SHMDT, unix.SYS_SHMCTL, unix.SYS_RT_SIGPROCMASK, unix.SYS_SIGALTSTACK, unix.SYS_RT_SIGRETURN,
+	unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_RT_SIGPROCMASK, unix.SYS_SIGALTSTACK, unix.SYS_RT_SIGRETURN,
 	unix.SYS_FUTEX, unix.SYS_FUTEX_WAITV, unix.SYS_CLONE, unix.SYS_EXIT, unix.SYS_MUNMAP,
 	unix.SYS_RT_SIGACTION, unix.SYS_PRLIMIT64, unix.SYS_GETITIMER, unix.SYS_PRCTL, unix.SYS_BRK, unix.SYS_MEMBARRIER,
 	unix.SYS_WAITID, unix.SYS_TIMER_GETTIME, unix.SYS_TIMER_GETOVERRUN,

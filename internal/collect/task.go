@@ -76,6 +76,9 @@ func (c *Collector) task(t *Task) error {
 	if err := c.fs(t, ids.GetFsId()); err != nil {
 		return err
 	}
+	if err := t.answered(); err != nil {
+		return err
+	}
 	c.Image.Add(image.Of("task-extra", t.PID), x)
 	return nil
 }
@@ -213,7 +216,7 @@ func (c *Collector) supported(t *Task) (bool, error) {
 	return ok, nil
 }
 
-// enter brings the executor into a task: into every thread.
+// enter makes what the executor needs in a task; ask brings it in.
 func (c *Collector) enter(t *Task) error {
 	if t.SharesMM != nil {
 		// The address space has its region already; this task's threads have
@@ -226,7 +229,7 @@ func (c *Collector) enter(t *Task) error {
 			c.refuse(t, "address space", "it has no `syscall; ret` (its vdso is gone)", "do not unmap the vdso")
 			return nil
 		}
-		g, err := tracee.Inject(t.At(), t.Threads[0], c.slots(t), t.maps, gad, t.Status.Uid[1], t.Status.Gid[1], c.list)
+		g, err := tracee.Prepare(t.At(), t.Threads[0], c.slots(t), t.maps, gad, t.Status.Uid[1], t.Status.Gid[1], c.list)
 		if err != nil {
 			return err
 		}
@@ -315,6 +318,9 @@ func (c *Collector) descriptors(t *Task, files int) error {
 
 // askDescriptors has a task tell about its descriptors; nil when it does not.
 func askDescriptors(t *Task, fds []int) ([]resource.FDState, error) {
+	if err := t.answered(); err != nil {
+		return nil, err
+	}
 	e, err := t.guest.Executor(t.Threads[0])
 	if err != nil {
 		return nil, err

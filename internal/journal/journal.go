@@ -101,8 +101,11 @@ type Journal struct {
 	mu   sync.Mutex
 	used int
 	text int
-	free []int
-	owed int // live entries but Targets, which are no debt
+	// texts are the entries with a text, in the order of the texts, up to the last
+	// that is live: what lies behind it is free.
+	texts []int
+	free  []int
+	owed  int // live entries but Targets, which are no debt
 }
 
 // New makes an empty journal.
@@ -207,6 +210,7 @@ func (j *Journal) AddText(k Kind, text string, v ...uint64) *Entry {
 		le.PutUint32(e[offTextAt:], uint32(j.text))
 		le.PutUint32(e[offTextLen:], uint32(len(text)))
 		j.text += len(text)
+		j.texts = append(j.texts, i)
 	}
 	// The state comes last: an entry counts when it is whole.
 	atomic.StoreUint32(sys.Word(e, offState), live)
@@ -241,14 +245,28 @@ func (e *Entry) Done() {
 	defer e.j.mu.Unlock()
 	if e.j.mem != nil {
 		at := headerSize + e.i*entrySize
-		if t, n := int(le.Uint32(e.j.mem[at+offTextAt:])), int(le.Uint32(e.j.mem[at+offTextLen:])); n > 0 && t+n == e.j.text {
-			e.j.text = t // the last text: most entries live for moments
-		}
 		if Kind(le.Uint32(e.j.mem[at:])) != Target {
 			e.j.owed--
 		}
 		atomic.StoreUint32(sys.Word(e.j.mem, at+offState), 0)
-		e.j.free = append(e.j.free, e.i)
+		// An entry with a text is not used again while the text is in the list.
+		if le.Uint32(e.j.mem[at+offTextLen:]) == 0 {
+			e.j.free = append(e.j.free, e.i)
+		}
+		e.j.trim()
+	}
+}
+
+// trim frees the texts behind the last live one: most entries live for moments.
+func (j *Journal) trim() {
+	for n := len(j.texts); n > 0; n = len(j.texts) {
+		e := j.mem[headerSize+j.texts[n-1]*entrySize:]
+		if le.Uint32(e[offState:]) == live {
+			return
+		}
+		j.text = int(le.Uint32(e[offTextAt:]))
+		j.free = append(j.free, j.texts[n-1])
+		j.texts = j.texts[:n-1]
 	}
 }
 

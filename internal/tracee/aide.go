@@ -36,7 +36,7 @@ func (g *Guest) needsAide() bool {
 func (g *Guest) spawn() error {
 	var from *Executor
 	for _, e := range g.execs {
-		if !e.halted && !e.stray && !e.entering {
+		if !e.halted && !e.stray {
 			from = e
 		}
 	}
@@ -75,34 +75,33 @@ func (g *Guest) spawn() error {
 func (g *Guest) detachAndExit() error {
 	t := g.aide
 	e := g.execs[t]
-	for _, at := range g.Region.views() {
-		r := detachAndExit(t.Regs, &g.gad, at)
-		if err := step("aide.registers"); err != nil {
+	at := g.Region.addr
+	r := detachAndExit(t.Regs, &g.gad, at, g.Region.span())
+	if err := step("aide.registers"); err != nil {
+		return fmt.Errorf("thread %d: %w", t.TID, err)
+	}
+	if err := sys.SetRegs(t.TID, &r); err != nil {
+		return fmt.Errorf("thread %d: %w", t.TID, err)
+	}
+	for range 2 {
+		if err := step("aide.go"); err != nil {
 			return fmt.Errorf("thread %d: %w", t.TID, err)
 		}
-		if err := sys.SetRegs(t.TID, &r); err != nil {
+		if err := sys.ContSyscall(t.TID); err != nil {
 			return fmt.Errorf("thread %d: %w", t.TID, err)
 		}
-		for range 2 {
-			if err := step("aide.go"); err != nil {
-				return fmt.Errorf("thread %d: %w", t.TID, err)
-			}
-			if err := sys.ContSyscall(t.TID); err != nil {
-				return fmt.Errorf("thread %d: %w", t.TID, err)
-			}
-			faultpoint.At("aide.runs")
-			if err := e.syscallStop(); err != nil {
-				return err
-			}
+		faultpoint.At("aide.runs")
+		if err := e.syscallStop(); err != nil {
+			return err
 		}
-		end, err := sys.GetRegs(t.TID)
-		if err != nil {
-			return fmt.Errorf("thread %d: %w", t.TID, err)
-		}
-		if r := callResult(&end); r != 0 {
-			err = fmt.Errorf("pid %d: unmapping the executor's region at %#x: %w", g.PID, at, unix.Errno(-r))
-			return errors.Join(err, g.dismiss())
-		}
+	}
+	end, err := sys.GetRegs(t.TID)
+	if err != nil {
+		return fmt.Errorf("thread %d: %w", t.TID, err)
+	}
+	if r := callResult(&end); r != 0 {
+		err = fmt.Errorf("pid %d: unmapping the executor's region at %#x: %w", g.PID, at, unix.Errno(-r))
+		return errors.Join(err, g.dismiss())
 	}
 	return g.dismiss()
 }

@@ -24,7 +24,7 @@ func callResult(*sys.Regs) int64                       { return 0 }
 
 func attachRegs(r sys.Regs, _ *Gadgets, _, _, _, _ uint64) sys.Regs { return r }
 func enterRegs(r sys.Regs, _, _ uint64) sys.Regs                    { return r }
-func detachRegs(r sys.Regs, _ *Gadgets, _, _ uint64) sys.Regs       { return r }
+func detachRegs(r sys.Regs, _ *Gadgets, _, _, _ uint64) sys.Regs    { return r }
 func framePlace(*sys.Regs, []byte, int) (uint64, uint64)            { return 0, 0 }
 func rseqAbort(sys.Regs, func(uint64, []byte) error, uint64) (sys.Regs, bool) {
 	return sys.Regs{}, false
@@ -45,19 +45,19 @@ func again(r sys.Regs) sys.Regs { return r }
 
 const nrSigreturn = 139
 
-func onAltStack(*sys.Regs, []byte, uint64) bool               { return false }
-func waitsOnFutex(*sys.Regs) bool                             { return false }
-func placeOf(*sys.Regs) (uint64, uint64)                      { return 0, 0 }
-func underway(*sys.Regs, int, uint64, uint64) bool            { return false }
-func home([]byte, sys.Regs, uint64)                           {}
-func second([]byte, uint64, uint64, uint64, uint64)           {}
-func exitRegs(r sys.Regs, _ *Gadgets) sys.Regs                { return r }
-func detachAndExit(r sys.Regs, _ *Gadgets, _ uint64) sys.Regs { return r }
-func restartedBefore(*sys.Regs) bool                          { return false }
-func numberIn([]byte) (uint64, bool)                          { return 0, false }
-func numbered(r sys.Regs, _ uint64) sys.Regs                  { return r }
-func savedPC([]byte, int, *sys.Regs) bool                     { return false }
-func savedPoint([]byte, int) point                            { return point{} }
+func onAltStack(*sys.Regs, []byte, uint64) bool                  { return false }
+func waitsOnFutex(*sys.Regs) bool                                { return false }
+func placeOf(*sys.Regs) (uint64, uint64)                         { return 0, 0 }
+func underway(*sys.Regs, int, uint64, uint64) bool               { return false }
+func home([]byte, sys.Regs, uint64)                              {}
+func second([]byte, uint64, uint64, uint64, uint64)              {}
+func exitRegs(r sys.Regs, _ *Gadgets) sys.Regs                   { return r }
+func detachAndExit(r sys.Regs, _ *Gadgets, _, _ uint64) sys.Regs { return r }
+func restartedBefore(*sys.Regs) bool                             { return false }
+func numberIn([]byte) (uint64, bool)                             { return 0, false }
+func numbered(r sys.Regs, _ uint64) sys.Regs                     { return r }
+func savedPC([]byte, int, *sys.Regs) bool                        { return false }
+func savedPoint([]byte, int) point                               { return point{} }
 
 // BrokenOff needs an amd64 machine.
 func BrokenOff(*sys.Regs) bool { return false }

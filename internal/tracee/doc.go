@@ -19,7 +19,7 @@
 //	in the executor  parked on the owner's robust futex: the kernel wakes it, it
 //	                 runs the undo list, and code in its slot gives it its mask
 //	                 and registers; the restart block is untouched
-//	leaving          the last one is in the vdso's shmdt, returning to an
+//	leaving          the last one is in the vdso's munmap, returning to an
 //	                 rt_sigreturn of the program's own text with a signal frame
 //	                 on its own stack; or it is a thread of our own that unmaps
 //	                 the region and ends, without a stack (aide.go)

@@ -25,10 +25,22 @@ import (
 // ErrNoPlace: the process has no room for the region, or no usable text.
 var ErrNoPlace = errors.New("no place for the executor")
 
-// Inject brings a region of n slots into a stopped process and starts the
-// executor in one of its threads: in t, or in another whose stack suits better.
-// The caller must call Release on every path.
+// Inject is Prepare that starts the executor in the entrance and waits for it.
 func Inject(pid int, t *Thread, n int, maps []procfs.VMA, gad Gadgets, uid, gid uint32, list *sys.RobustList) (*Guest, error) {
+	g, err := Prepare(pid, t, n, maps, gad, uid, gid, list)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := g.Executor(g.first); err != nil {
+		return nil, errors.Join(err, g.Release())
+	}
+	return g, nil
+}
+
+// Prepare makes a region of n slots for a stopped process. The executor that is
+// started first, in the Entrance, brings it in: that is t, or another thread
+// whose stack suits better. The caller must call Release on every path.
+func Prepare(pid int, t *Thread, n int, maps []procfs.VMA, gad Gadgets, uid, gid uint32, list *sys.RobustList) (*Guest, error) {
 	n++ // for a thread of our own, see aide
 	t.journal().Beat()
 	size := uint64(RegionSize(n))
@@ -40,7 +52,7 @@ func Inject(pid int, t *Thread, n int, maps []procfs.VMA, gad Gadgets, uid, gid 
 		return nil, fmt.Errorf("pid %d: %w: no free range of %d bytes", pid, ErrNoPlace, 2*size)
 	}
 	g := &Guest{PID: pid, gad: gad, execs: map[*Thread]*Executor{}, maps: maps, bare: -1}
-	if t = g.entrance(t); t == nil {
+	if g.first = g.entrance(t); g.first == nil {
 		return nil, refused(pid, "stack", "no thread has some hundred bytes left below its stack pointer", "try again when the program runs elsewhere")
 	}
 	r, err := newRegion(n, addr, addr+size, uid, gid, list, t.journal(), pid)
@@ -48,12 +60,11 @@ func Inject(pid int, t *Thread, n int, maps []procfs.VMA, gad Gadgets, uid, gid 
 		return nil, fmt.Errorf("pid %d: %w", pid, err)
 	}
 	g.Region = r
-	if err := g.bootstrap(t); err != nil {
-		g.close(!g.attached)
-		return nil, fmt.Errorf("pid %d: thread %d: entering: %w", pid, t.TID, err)
-	}
 	return g, nil
 }
+
+// Entrance gives the thread that brings the region in.
+func (g *Guest) Entrance() *Thread { return g.first }
 
 func refused(pid int, object, why, remedy string) error {
 	comm, _ := procfs.ReadComm(pid, 0)
@@ -233,10 +244,14 @@ func prepare(s *Slot, t *Thread) {
 	s.put64(offAlt, s.addr+altOff)
 }
 
-func (g *Guest) bootstrap(t *Thread) (err error) {
-	s := g.Region.Slot(g.next)
-	g.next++
-	prepare(s, t)
+// bootstrap sends the first thread into the region, with the batch that its slot
+// holds. What it returns, unless it fails, waits until the thread is there.
+func (g *Guest) bootstrap(e *Executor) (arrive func() error, err error) {
+	failed := func(err error) error {
+		g.close(!g.attached)
+		return fmt.Errorf("pid %d: thread %d: entering: %w", g.PID, e.TID, err)
+	}
+	s, t := e.Slot, e.thread
 	s.put32(offShmID, uint32(g.Region.ID()))
 	s.put32(offFlags, flagRemove)
 
@@ -255,17 +270,23 @@ func (g *Guest) bootstrap(t *Thread) (err error) {
 	s.put64(offLendLen, 8)
 	s.put64(offLendSrc, s.addr+lendOff)
 	debt := lending(t, g.PID, slot, old, entry[:])
-	defer func() {
+	settle := func() {
 		if debt != nil {
 			debt.Done()
 		}
+	}
+	defer func() {
+		if err != nil {
+			settle()
+			err = failed(err)
+		}
 	}()
 	if err := step("bootstrap.lend"); err != nil {
-		return err
+		return nil, err
 	}
 	was, err := lend(g.PID, slot, entry[:])
 	if err != nil {
-		return fmt.Errorf("return address at %#x: %w", slot, err)
+		return nil, fmt.Errorf("return address at %#x: %w", slot, err)
 	}
 	undo := func() error {
 		if err := t.restore(); err != nil {
@@ -278,42 +299,48 @@ func (g *Guest) bootstrap(t *Thread) (err error) {
 	r := attachRegs(t.Regs, &g.gad, uint64(g.Region.ID()), g.Region.addr, sys.ShmExec|sys.ShmRdonly, slot)
 	// Registers first, the mask second: the other order could lose the mask.
 	if err := step("bootstrap.registers"); err != nil {
-		return errors.Join(err, undo())
+		return nil, errors.Join(err, undo())
 	}
 	if err := sys.SetRegs(t.TID, &r); err != nil {
-		return errors.Join(err, undo())
+		return nil, errors.Join(err, undo())
 	}
 	if err := step("bootstrap.mask"); err != nil {
-		return errors.Join(err, undo())
+		return nil, errors.Join(err, undo())
 	}
 	if err := sys.SetSigmask(t.TID, ^uint64(0)); err != nil {
-		return errors.Join(err, undo())
+		return nil, errors.Join(err, undo())
 	}
 	if err := step("bootstrap.go"); err != nil {
-		return errors.Join(err, undo())
+		return nil, errors.Join(err, undo())
 	}
-	e := &Executor{Slot: s, TID: t.TID, thread: t}
 	if err := sys.Cont(t.TID, 0); err != nil {
-		return errors.Join(err, undo())
+		return nil, errors.Join(err, undo())
 	}
 	faultpoint.At("bootstrap.runs")
-	if err := e.Wait(); err != nil {
-		if e.halted {
-			// The segment could not be attached: the thread ran into its return
-			// address, where nothing is mapped, or into a slot that cannot be
-			// written, and that is where it stands.
-			g.attached = s.mapped(g.PID)
-			return errors.Join(err, undo())
+	return func() (err error) {
+		defer func() {
+			settle()
+			if err != nil {
+				delete(g.execs, t)
+				err = failed(err)
+			}
+		}()
+		if err := e.wait(); err != nil {
+			if e.halted {
+				// The segment could not be attached: the thread ran into its return
+				// address, where nothing is mapped, or into a slot that cannot be
+				// written, and that is where it stands.
+				g.attached = s.mapped(g.PID)
+				return errors.Join(err, undo())
+			}
+			g.attached = true // perhaps, and perhaps it still has what was lent
+			debt = nil
+			return err
 		}
-		g.attached = true // perhaps, and perhaps it still has what was lent
-		debt = nil
-		return err
-	}
-	faultpoint.At("bootstrap.entered")
-	g.attached = true
-	g.execs[t] = e
-	g.first = t
-	return nil
+		faultpoint.At("bootstrap.entered")
+		g.attached = true
+		return nil
+	}, nil
 }
 
 // mapped tells whether a slot can be read in a process.
@@ -322,12 +349,40 @@ func (s *Slot) mapped(pid int) bool {
 	return sys.ReadMem(pid, s.code, b[:]) == nil
 }
 
-// Enter starts the executor in another thread of the guest without waiting
-// until it is there: Wait must follow.
-func (g *Guest) Enter(t *Thread) (*Executor, error) {
-	if g.next >= g.Region.Slots() {
+// Seat gives the executor of a stopped thread of the guest. Unless it runs there
+// already, Start sends the thread into it, with a batch that may have been
+// written before: the Entrance's has to have been waited for before another is
+// started.
+func (g *Guest) Seat(t *Thread) (*Executor, error) {
+	if e := g.execs[t]; e != nil {
+		return e, nil
+	}
+	if g.Region == nil || g.next >= g.Region.Slots() {
 		return nil, fmt.Errorf("pid %d: no slot left for thread %d", g.PID, t.TID)
 	}
+	e := &Executor{Slot: g.Region.Slot(g.next), TID: t.TID, thread: t}
+	g.next++
+	prepare(e.Slot, t)
+	e.launch = func() (func() error, error) {
+		g.execs[t] = e
+		var arrive func() error
+		var err error
+		if g.attached {
+			err = g.enter(e)
+		} else {
+			arrive, err = g.bootstrap(e)
+		}
+		if err != nil {
+			delete(g.execs, t)
+		}
+		return arrive, err
+	}
+	return e, nil
+}
+
+// enter sends another thread into the region.
+func (g *Guest) enter(e *Executor) error {
+	s, t := e.Slot, e.thread
 	if t.process != nil && t.process.PID != g.PID && !g.sharers[t.process.PID] {
 		// A task of another process in the same address space.
 		if g.sharers == nil {
@@ -336,9 +391,6 @@ func (g *Guest) Enter(t *Thread) (*Executor, error) {
 		g.sharers[t.process.PID] = true
 		g.debts = append(g.debts, t.journal().Add(journal.Sharer, uint64(t.process.PID), uint64(g.Region.key)))
 	}
-	s := g.Region.Slot(g.next)
-	g.next++
-	prepare(s, t)
 	entry := g.Region.entry()
 	if g.bare >= 0 {
 		second(s.mem, uint64(g.bare), g.Region.data, s.addr, entry)
@@ -346,8 +398,8 @@ func (g *Guest) Enter(t *Thread) (*Executor, error) {
 		g.bare = -1
 	}
 	r := enterRegs(t.Regs, entry, s.addr)
-	fail := func(err error) (*Executor, error) {
-		return nil, errors.Join(fmt.Errorf("thread %d: %w", t.TID, err), t.restore())
+	fail := func(err error) error {
+		return errors.Join(fmt.Errorf("thread %d: %w", t.TID, err), t.restore())
 	}
 	if err := step("enter.registers"); err != nil {
 		return fail(err)
@@ -368,7 +420,5 @@ func (g *Guest) Enter(t *Thread) (*Executor, error) {
 		return fail(err)
 	}
 	faultpoint.At("enter.runs")
-	e := &Executor{Slot: s, TID: t.TID, thread: t}
-	g.execs[t] = e
-	return e, nil
+	return nil
 }

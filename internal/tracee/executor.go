@@ -16,8 +16,14 @@ type Executor struct {
 	*Slot
 	TID int
 	// thread is the target's thread, nil in processes of our own making.
-	thread   *Thread
-	entering bool // started, not waited for
+	thread *Thread
+	// launch sends the thread into the executor, which is not running yet. What it
+	// gives waits until it is there.
+	launch func() (arrive func() error, err error)
+	arrive func() error
+	// Pause, when set, is called before each wait.
+	Pause  func()
+	failed error // that it could not be started
 	// halted: it stands in a stop that was reported and not answered.
 	halted bool
 	// stray: it did not answer, and may run for ever.
@@ -33,6 +39,13 @@ func (e *Executor) Run() error {
 // Start hands the batch over; Wait must follow before anything else.
 func (e *Executor) Start() {
 	faultpoint.At("executor.start")
+	if launch := e.launch; launch != nil {
+		e.launch = nil
+		e.arm()
+		e.arrive, e.failed = launch()
+		faultpoint.At("executor.started")
+		return
+	}
 	e.start()
 	faultpoint.At("executor.started")
 }
@@ -45,8 +58,35 @@ const (
 	answerLimit = 10 * time.Second
 )
 
-// Wait waits until the executor has parked again.
+// Wait waits until the executor has run what it was given and parked again.
 func (e *Executor) Wait() error {
+	e.pause()
+	if e.failed != nil {
+		return e.failed
+	}
+	if arrive := e.arrive; arrive != nil {
+		e.arrive = nil
+		e.failed = arrive()
+		return e.failed
+	}
+	return e.wait()
+}
+
+func (e *Executor) pause() {
+	if e.Pause != nil {
+		e.Pause()
+	}
+}
+
+// Arrive waits for a thread that is on its way into the executor.
+func (e *Executor) Arrive() error {
+	if e.arrive == nil {
+		return e.failed
+	}
+	return e.Wait()
+}
+
+func (e *Executor) wait() error {
 	if e.parked(quick, false) {
 		return nil
 	}
@@ -126,6 +166,7 @@ func (e *Executor) stop() error {
 	if e.halted {
 		return nil
 	}
+	e.pause()
 	wait := sys.Wait
 	if e.stray {
 		wait = waitBriefly

@@ -75,8 +75,8 @@ wait:
 	SYSCALL
 	JMP	wait
 go:
-	MOVL	AX, 0x1c(BX)
 	MOVL	$3, 0x24(BX)		// phase: runs a batch
+	MOVL	AX, 0x1c(BX)		// in this order: see idle in slot.go
 	MOVQ	0x00(BX), R12
 	LEAQ	0x100(BX), R13
 	XORL	BP, BP			// not the undo list

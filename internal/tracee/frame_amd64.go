@@ -227,8 +227,8 @@ func exitRegs(r sys.Regs, g *Gadgets) sys.Regs {
 
 // detachAndExit gives registers that unmap a region and end the thread, without
 // a stack.
-func detachAndExit(r sys.Regs, g *Gadgets, addr uint64) sys.Regs {
-	r = callRegs(r, g.Exit, unix.SYS_SHMDT, [6]uint64{addr})
+func detachAndExit(r sys.Regs, g *Gadgets, addr, size uint64) sys.Regs {
+	r = callRegs(r, g.Exit, unix.SYS_MUNMAP, [6]uint64{addr, size})
 	regs := [...]*uint64{&r.Rax, &r.Rcx, &r.Rdx, &r.Rbx, &r.Rsp, &r.Rbp, &r.Rsi, &r.Rdi, &r.R8, &r.R9, &r.R10, &r.R11, &r.R12, &r.R13, &r.R14, &r.R15}
 	if g.ExitReg != 0 {
 		*regs[g.ExitReg] = unix.SYS_EXIT
@@ -237,12 +237,12 @@ func detachAndExit(r sys.Regs, g *Gadgets, addr uint64) sys.Regs {
 	return r
 }
 
-// detachRegs gives the registers of the way out: shmdt, returning to what lies
-// at sp.
-func detachRegs(r sys.Regs, g *Gadgets, addr, sp uint64) sys.Regs {
+// detachRegs gives the registers of the way out: munmap, returning to what lies
+// at sp. (Both views of a region go by one call; shmdt(2) would take two.)
+func detachRegs(r sys.Regs, g *Gadgets, addr, size, sp uint64) sys.Regs {
 	r.Rip = g.Syscall
-	r.Rax = unix.SYS_SHMDT
-	r.Rdi = addr
+	r.Rax = unix.SYS_MUNMAP
+	r.Rdi, r.Rsi = addr, size
 	r.Rsp = sp
 	if g.Leave {
 		r.Rbp = sp - 8
@@ -308,14 +308,14 @@ func savedPoint(b []byte, at int) point {
 	return p
 }
 
-// underway tells whether a thread is about to map the segment or to unmap one of
-// its views, or has just done so.
+// underway tells whether a thread is about to map the segment or to unmap its
+// views, or has just done so.
 func underway(r *sys.Regs, id int, addr, size uint64) bool {
 	switch {
 	case r.Rax == unix.SYS_SHMAT, r.Orig_rax == unix.SYS_SHMAT:
 		return r.Rdi == uint64(id) && r.Rsi == addr
-	case r.Rax == unix.SYS_SHMDT, r.Orig_rax == unix.SYS_SHMDT:
-		return r.Rdi == addr || r.Rdi == addr+size
+	case r.Rax == unix.SYS_MUNMAP, r.Orig_rax == unix.SYS_MUNMAP:
+		return r.Rdi == addr && r.Rsi == 2*size
 	}
 	return false
 }

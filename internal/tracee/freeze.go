@@ -329,6 +329,7 @@ func gone(err error) bool {
 // await waits until every interrupted thread has stopped or gone.
 func (t *Tree) await(deadline time.Time) error {
 	pause := 20 * time.Microsecond
+	var looked time.Time
 	for {
 		left := t.waiting[:0]
 		for _, th := range t.waiting {
@@ -354,8 +355,11 @@ func (t *Tree) await(deadline time.Time) error {
 		}
 		sys.Nap(pause)
 		pause = min(pause*2, 2*time.Millisecond)
-		if pause == 2*time.Millisecond {
+		// Looking costs each of them some microseconds: it shall not keep the
+		// tracer from who stops meanwhile.
+		if began := time.Now(); pause == 2*time.Millisecond && began.After(looked) {
 			t.releaseVfork(left)
+			looked = time.Now().Add(4 * time.Since(began))
 		}
 	}
 }
@@ -410,42 +414,36 @@ func (t *Tree) drop(th *Thread) {
 // kernel: the parent cannot stop before the child has called execve or exited.
 func (t *Tree) releaseVfork(left []*Thread) {
 	for _, th := range left {
-		for _, p := range t.Processes {
-			for _, c := range p.Threads {
-				if c.TID == th.TID || !c.stopped {
-					continue
-				}
-				st, err := procfs.ReadStat(c.TID, 0)
-				if err != nil || c.TID != p.PID || !t.sameProcess(st.PPid, th.TID) {
-					continue
-				}
-				if same, err := sys.Kcmp(th.TID, c.TID, sys.KcmpVM, 0, 0); err != nil || same != 0 {
-					continue
-				}
-				// Run for a moment, then stop again.
-				c.stopped = false
-				c.GroupStop = 0
-				if sys.Cont(c.TID, 0) == nil {
-					time.Sleep(time.Millisecond)
-					_ = sys.Interrupt(c.TID)
-				}
-				t.waiting = append(t.waiting, c)
+		// wait_for_vfork_done (kernel/fork.c) is a wait that only SIGKILL ends.
+		if st, err := procfs.ReadStat(th.process.PID, th.TID); err != nil || st.State != 'D' {
+			continue
+		}
+		kids, err := procfs.ReadChildren(th.process.PID, th.TID)
+		if err != nil {
+			continue
+		}
+		for _, pid := range kids {
+			p := t.byPID[pid]
+			if p == nil {
+				continue
 			}
+			c := p.Leader()
+			if c == nil || !c.stopped {
+				continue
+			}
+			if same, err := sys.Kcmp(th.TID, c.TID, sys.KcmpVM, 0, 0); err != nil || same != 0 {
+				continue
+			}
+			// Run for a moment, then stop again.
+			c.stopped = false
+			c.GroupStop = 0
+			if sys.Cont(c.TID, 0) == nil {
+				time.Sleep(time.Millisecond)
+				_ = sys.Interrupt(c.TID)
+			}
+			t.waiting = append(t.waiting, c)
 		}
 	}
-}
-
-func (t *Tree) sameProcess(pid, tid int) bool {
-	p := t.byPID[pid]
-	if p == nil {
-		return false
-	}
-	for _, th := range p.Threads {
-		if th.TID == tid {
-			return true
-		}
-	}
-	return false
 }
 
 func (t *Tree) stuck(left []*Thread) error {

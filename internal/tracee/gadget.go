@@ -101,7 +101,7 @@ func (g *Gadgets) findFifteen(pid int, maps []procfs.VMA) {
 }
 
 // chainSize gives the bytes of the chain: what stands on the stack between the
-// return address that shmdt's `ret` takes and the signal frame.
+// return address that munmap's `ret` takes and the signal frame.
 func (g *Gadgets) chainSize() uint64 {
 	if g.Sigreturn != 0 {
 		return 8
@@ -291,7 +291,7 @@ func leadsToExit(b []byte, i int) (reg int, ok bool) {
 		case mod == 0xc0 && (b[at] == 0x89 && m == 0 || b[at] == 0x8b && r == 0): // mov reg,%eax
 			from := r | m
 			// What the system call itself overwrites or takes cannot hold it.
-			if from == 0 || from == 1 || from == 4 || from == 7 || from == 11 || zeroed>>from&1 != 0 {
+			if from == 0 || from == 1 || from == 4 || from == 6 || from == 7 || from == 11 || zeroed>>from&1 != 0 {
 				return 0, false
 			}
 			reg = from

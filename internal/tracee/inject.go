@@ -3,6 +3,7 @@ package tracee
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -32,45 +33,82 @@ type Guest struct {
 	bare int
 }
 
-// Executor gives the executor of a stopped thread of the guest, starting it
-// there when it is not running yet.
+// Executor gives the executor of a stopped thread of the guest, parked. It is
+// started there when it is not running yet.
 func (g *Guest) Executor(t *Thread) (*Executor, error) {
-	e, err := g.Lazy(t)
+	e, err := g.Seat(t)
 	if err != nil {
 		return nil, err
 	}
-	if e.entering {
-		e.entering = false
-		return e, e.Wait()
+	if e.launch != nil {
+		e.Start()
 	}
-	return e, nil
-}
-
-// Lazy starts the executor in a thread without waiting for it, unless it runs
-// there already; Executor waits.
-func (g *Guest) Lazy(t *Thread) (*Executor, error) {
-	if e := g.execs[t]; e != nil {
-		return e, nil
-	}
-	e, err := g.Enter(t)
-	if err == nil {
-		e.entering = true
-	}
-	return e, err
+	return e, e.Wait()
 }
 
 // Release takes the executor out of every thread and the region out of the
 // process; each thread is stopped again with the registers and mask it had.
-func (g *Guest) Release() error {
-	if g == nil || g.Region == nil {
-		return nil
-	}
+func (g *Guest) Release() error { return ReleaseAll([]*Guest{g}) }
+
+// releaseAtOnce is how many guests leave side by side: what the journal has to
+// note of each takes some KiB.
+const releaseAtOnce = 32
+
+// ReleaseAll is Release of many guests, several at once: while one is on its way
+// the next is sent, and nobody waits for each.
+func ReleaseAll(guests []*Guest) error {
 	var errs []error
-	var out []*Executor
-	if g.needsAide() {
-		if err := g.spawn(); err != nil {
-			errs = append(errs, err)
+	for some := range slices.Chunk(guests, releaseAtOnce) {
+		var all []*leaving
+		for _, g := range some {
+			if g != nil && g.Region != nil {
+				all = append(all, &leaving{g: g})
+			}
 		}
+		for _, step := range []func(*leaving){(*leaving).interrupt, (*leaving).sendHome, (*leaving).entry, (*leaving).exit} {
+			for _, l := range all {
+				step(l)
+			}
+		}
+		for _, l := range all {
+			if l.g.Region != nil {
+				l.g.close(l.clean)
+			}
+			errs = append(errs, l.errs...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leaving is a guest that is being released.
+type leaving struct {
+	g     *Guest
+	out   []*Executor // that were interrupted
+	clean bool        // no task has the region any more
+	errs  []error
+	last  *Thread      // unmaps the region; nil when none is on its way
+	home  func() error // gives it its registers and what lay at its frame
+}
+
+func (l *leaving) fail(err error) {
+	if err != nil {
+		l.errs = append(l.errs, err)
+	}
+}
+
+// interrupt asks every executor to stop.
+func (l *leaving) interrupt() {
+	g := l.g
+	for _, e := range g.execs {
+		// One that is on its way stands where it must not be interrupted. Where it
+		// does not arrive the region has been given up.
+		l.fail(e.Arrive())
+	}
+	if g.Region == nil {
+		return
+	}
+	if g.needsAide() {
+		l.fail(g.spawn())
 	}
 	for t, e := range g.execs {
 		err := step("release.interrupt")
@@ -78,16 +116,25 @@ func (g *Guest) Release() error {
 			err = sys.Interrupt(t.TID)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("thread %d: %w", t.TID, err))
+			l.fail(fmt.Errorf("thread %d: %w", t.TID, err))
 			continue
 		}
-		out = append(out, e)
+		l.out = append(l.out, e)
+	}
+}
+
+// sendHome gives the threads that have stopped back what they had, and sends one
+// of them on the way that unmaps the region.
+func (l *leaving) sendHome() {
+	g := l.g
+	if g.Region == nil {
+		return
 	}
 	var stopped []*Thread
-	for _, e := range out {
+	for _, e := range l.out {
 		faultpoint.At("release.stop")
 		if err := e.stop(); err != nil {
-			errs = append(errs, err)
+			l.fail(err)
 			continue
 		}
 		stopped = append(stopped, e.thread)
@@ -101,32 +148,27 @@ func (g *Guest) Release() error {
 			continue
 		}
 		if err := t.restore(); err != nil {
-			errs = append(errs, err)
+			l.fail(err)
 			inside = true
 		}
 	}
-	clean := false
 	switch {
 	case last == nil:
 		// Where no thread has room for a frame now, the region stays, owed, until
 		// the guardian finds one that has.
-		clean = len(g.execs) == 0
+		l.clean = len(g.execs) == 0
 	case inside && last == g.aide:
-		errs = append(errs, g.aide.restore(), g.dismiss())
+		l.fail(g.aide.restore())
+		l.fail(g.dismiss())
 	case inside:
-		errs = append(errs, last.restore())
+		l.fail(last.restore())
+	case last == g.aide:
+		err := g.detachAndExit()
+		l.clean = err == nil
+		l.fail(err)
 	default:
-		var err error
-		if last == g.aide {
-			err = g.detachAndExit()
-		} else {
-			err = g.detachRegion(last, w)
-		}
-		clean = err == nil
-		errs = append(errs, err)
+		l.detach(last, w)
 	}
-	g.close(clean)
-	return errors.Join(errs...)
 }
 
 // close gives the region up; clean says that no task has it any more.
@@ -228,17 +270,19 @@ func (g *Guest) reissued(r sys.Regs) sys.Regs {
 	return r
 }
 
-// detachRegion unmaps the region in a thread, through the vdso. Should the
-// controller die in the middle, the thread returns to an rt_sigreturn outside
-// the region that takes it home.
-func (g *Guest) detachRegion(t *Thread, w way) error {
-	e := g.execs[t]
+// detach sends a thread to unmap the region, through the vdso. Should the
+// controller die in the middle, it returns to an rt_sigreturn outside the region
+// that takes it home.
+func (l *leaving) detach(t *Thread, w way) {
+	g := l.g
 	b := make([]byte, int(w.fp-w.sp)+len(w.xs))
 	g.gad.chain(b[:w.uc-w.sp])
 	copy(b[w.uc-w.sp:], ucontext(g.reissued(t.Regs), t.Mask, w.fp, w.stack))
 	copy(b[w.fp-w.sp:], w.xs)
 	if err := step("detach.frame"); err != nil {
-		return errors.Join(err, t.restore())
+		l.fail(err)
+		l.fail(t.restore())
+		return
 	}
 	// What lies there may be another stack's or a heap's: it gets its bytes back.
 	was := make([]byte, len(b))
@@ -247,10 +291,12 @@ func (g *Guest) detachRegion(t *Thread, w way) error {
 	old, err := lend(g.PID, w.sp, b)
 	if err != nil {
 		debt.Done()
-		return errors.Join(fmt.Errorf("thread %d: a frame at %#x: %w", t.TID, w.uc, err), t.restore())
+		l.fail(fmt.Errorf("thread %d: a frame at %#x: %w", t.TID, w.uc, err))
+		l.fail(t.restore())
+		return
 	}
 	// As long as the thread is on its way, it needs what lies there.
-	home := func() error {
+	l.last, l.home = t, func() error {
 		err := t.restore()
 		if err == nil {
 			_ = sys.WriteMem(g.PID, w.sp, old)
@@ -258,37 +304,75 @@ func (g *Guest) detachRegion(t *Thread, w way) error {
 		}
 		return err
 	}
-	leaving := func(err error) error {
-		return errors.Join(fmt.Errorf("thread %d: leaving: %w", t.TID, err), home())
+	r := detachRegs(t.Regs, &g.gad, g.Region.addr, g.Region.span(), w.sp)
+	err = step("detach.registers")
+	if err == nil {
+		err = sys.SetRegs(t.TID, &r)
 	}
-	for _, at := range g.Region.views() {
-		r := detachRegs(t.Regs, &g.gad, at, w.sp)
-		if err := step("detach.registers"); err != nil {
-			return leaving(err)
-		}
-		if err := sys.SetRegs(t.TID, &r); err != nil {
-			return leaving(err)
-		}
-		e.halted = false
-		for range 2 {
-			if err := step("detach.go"); err != nil {
-				return leaving(err)
-			}
-			if err := sys.ContSyscall(t.TID); err != nil {
-				return leaving(err)
-			}
-			faultpoint.At("detach.runs")
-			if err := e.syscallStop(); err != nil {
-				return err
-			}
-		}
-		end, err := sys.GetRegs(t.TID)
-		if err != nil {
-			return leaving(err)
-		}
+	if err != nil {
+		l.back(err)
+		return
+	}
+	g.execs[t].halted = false
+	l.goOn()
+}
+
+// back brings the thread home that was to unmap the region and could not.
+func (l *leaving) back(err error) {
+	l.fail(fmt.Errorf("thread %d: leaving: %w", l.last.TID, err))
+	l.fail(l.home())
+	l.last = nil
+}
+
+// goOn lets the thread run to the next entry or exit of a system call.
+func (l *leaving) goOn() {
+	err := step("detach.go")
+	if err == nil {
+		err = sys.ContSyscall(l.last.TID)
+	}
+	if err != nil {
+		l.back(err)
+		return
+	}
+	faultpoint.At("detach.runs")
+}
+
+// stopped waits for the thread there.
+func (l *leaving) stopped() bool {
+	if l.last == nil {
+		return false
+	}
+	if err := l.g.execs[l.last].syscallStop(); err != nil {
+		l.fail(err)
+		l.last = nil
+		return false
+	}
+	return true
+}
+
+// entry waits until the thread is about to unmap the region, and lets it.
+func (l *leaving) entry() {
+	if l.stopped() {
+		l.goOn()
+	}
+}
+
+// exit waits until it has.
+func (l *leaving) exit() {
+	if !l.stopped() {
+		return
+	}
+	end, err := sys.GetRegs(l.last.TID)
+	if err == nil {
 		if r := callResult(&end); r != 0 {
-			return leaving(fmt.Errorf("unmapping the executor's region at %#x: %w", at, unix.Errno(-r)))
+			err = fmt.Errorf("unmapping the executor's region at %#x: %w", l.g.Region.addr, unix.Errno(-r))
 		}
 	}
-	return home()
+	if err != nil {
+		l.back(err)
+		return
+	}
+	err = l.home()
+	l.clean = err == nil
+	l.fail(err)
 }

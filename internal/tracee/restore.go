@@ -87,18 +87,40 @@ func (r *Region) Begin(tid, slot int) (*Executor, error) {
 		return nil, fmt.Errorf("thread %d: no slot left", tid)
 	}
 	s := r.Slot(slot)
-	regs, err := sys.GetRegs(tid)
-	if err != nil {
-		return nil, err
-	}
-	regs = enterRegs(regs, r.entry(), s.addr)
-	if err := sys.SetRegs(tid, &regs); err != nil {
-		return nil, err
-	}
-	if err := sys.Cont(tid, 0); err != nil {
+	if err := r.send(tid, s); err != nil {
 		return nil, err
 	}
 	return &Executor{Slot: s, TID: tid}, nil
+}
+
+// Seat gives an executor for a task that has the region mapped. Its first Start
+// calls await, after which the task must be stopped, and sends it there.
+func (r *Region) Seat(tid, slot int, await func() error) (*Executor, error) {
+	if slot >= r.slots {
+		return nil, fmt.Errorf("thread %d: no slot left", tid)
+	}
+	e := &Executor{Slot: r.Slot(slot), TID: tid}
+	e.launch = func() (func() error, error) {
+		err := await()
+		if err == nil {
+			err = r.send(tid, e.Slot)
+		}
+		return nil, err
+	}
+	return e, nil
+}
+
+// send lets a stopped task run into the executor.
+func (r *Region) send(tid int, s *Slot) error {
+	regs, err := sys.GetRegs(tid)
+	if err != nil {
+		return err
+	}
+	regs = enterRegs(regs, r.entry(), s.addr)
+	if err := sys.SetRegs(tid, &regs); err != nil {
+		return err
+	}
+	return sys.Cont(tid, 0)
 }
 
 // Halt stops the threads of executors for good: they are in ptrace stops
@@ -124,7 +146,7 @@ func (r *Region) Leave(tid int, insn uint64) error {
 	if err != nil {
 		return err
 	}
-	g := detachRegs(regs, &Gadgets{Syscall: insn}, r.addr, stackOf(&regs))
+	g := detachRegs(regs, &Gadgets{Syscall: insn}, r.addr, r.span(), stackOf(&regs))
 	if err := sys.SetRegs(tid, &g); err != nil {
 		return err
 	}
@@ -135,7 +157,7 @@ func (r *Region) Leave(tid int, insn uint64) error {
 		return err
 	}
 	if got := callResult(&g); got != 0 {
-		return fmt.Errorf("shmdt: %w", unix.Errno(-got))
+		return fmt.Errorf("munmap: %w", unix.Errno(-got))
 	}
 	return nil
 }

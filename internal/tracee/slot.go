@@ -44,6 +44,7 @@ const (
 	offLastSeq  = 0x1c
 	offDone     = 0x20 // set by the executor when it is parked
 	offPhase    = 0x24
+	phaseParked = 2
 	offUndoN    = 0x28
 	offUndo     = 0x30
 	offAlt      = 0x38 // address that the alternate stack is noted at, or 0
@@ -228,19 +229,36 @@ func (s *Slot) init(owner uint64) {
 }
 
 func (s *Slot) start() {
-	s.put64(offCount, uint64(s.n))
-	w := s.word(offSeq)
-	atomic.AddUint32(w, 1)
-	sys.FutexWake(w, 1)
+	s.arm()
+	sys.FutexWake(s.word(offSeq), 1)
 }
 
-// parked waits until the executor has parked, at most d; false means not yet.
+// arm hands the batch over to an executor that is not there yet: it begins with
+// it as soon as it is.
+func (s *Slot) arm() {
+	s.put64(offCount, uint64(s.n))
+	atomic.AddUint32(s.word(offSeq), 1)
+}
+
+// idle tells whether the executor is parked and has run what was handed over.
+// It enters the phase of a batch before it notes that it has taken it.
+func (s *Slot) idle() bool {
+	return atomic.LoadUint32(s.word(offLastSeq)) == atomic.LoadUint32(s.word(offSeq)) && s.Phase() == phaseParked
+}
+
+// parked waits until the executor is idle, at most d; false means not yet.
 func (s *Slot) parked(d time.Duration, sched bool) bool {
 	w := s.word(offDone)
-	end := time.Now().Add(d)
+	var end time.Time
 	for {
-		if atomic.CompareAndSwapUint32(w, 1, 0) {
+		// The word only ends the sleep. It is cleared first: a wake that comes
+		// after the look is not missed.
+		atomic.StoreUint32(w, 0)
+		if s.idle() {
 			return true
+		}
+		if end.IsZero() {
+			end = time.Now().Add(d)
 		}
 		left := time.Until(end)
 		if left <= 0 {
@@ -327,14 +345,9 @@ func RegionSize(n int) int { return slotsOff + n*SlotSize }
 // for sys.NewRobustList.
 const RobustOffset = ownerOff - robustLinkOff
 
-// views gives the addresses of a region's mappings, in the order in which they
-// are to be taken away: code in the first view leads home to the last.
-func (r *Region) views() []uint64 {
-	if r.data == r.addr {
-		return []uint64{r.addr}
-	}
-	return []uint64{r.data, r.addr}
-}
+// span gives how many bytes of a task's address space the region takes from its
+// address on: one view, or two.
+func (r *Region) span() uint64 { return r.data - r.addr + r.Size() }
 
 // Addr gives where the region lies in the task.
 func (r *Region) Addr() uint64 { return r.addr }
