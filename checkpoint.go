@@ -54,7 +54,9 @@ func Checkpoint(ctx context.Context, pid int, o CheckpointOptions) (*CheckpointR
 			<-done
 			return
 		}
+		loud := sys.QuietStops()
 		res, err := attempts(ctx, pid, o)
+		loud()
 		if err == nil {
 			runtime.UnlockOSThread()
 		}
@@ -127,13 +129,11 @@ func (c *checkpoint) progress(phase string, done, total int64) {
 
 func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	var prepared sync.WaitGroup
-	if c.opt.After == AfterResume {
-		prepared.Go(func() { c.prepare(collect.Private(append([]int{pid}, c.opt.ExtraRoots...))) })
-		defer func() {
-			prepared.Wait()
-			c.giveUp()
-		}()
-	}
+	prepared.Go(func() { c.prepare(collect.Private(append([]int{pid}, c.opt.ExtraRoots...))) })
+	defer func() {
+		prepared.Wait()
+		go c.giveUp() // the kernel takes its time for that
+	}()
 	if err := c.findRoots(pid); err != nil {
 		return nil, err
 	}
@@ -265,6 +265,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	if err := c.ctx.Err(); err != nil {
 		return nil, err
 	}
+	c.draft.begin()
 	mono, boot, real := c.col.Clocks()
 	// From here on no executor is needed: the tasks stand still with their own
 	// registers, whatever becomes of this process.
@@ -350,6 +351,14 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 			return nil, err
 		}
 		if err := thaw(); err != nil {
+			return nil, err
+		}
+	case !c.draft.images && total <= heldBufferMax:
+		// So small that a second thread would be of no use.
+		if mem, err = c.buffer(total); err != nil {
+			return nil, err
+		}
+		if err := c.out.Fill(0, mem); err != nil {
 			return nil, err
 		}
 	}
@@ -473,11 +482,15 @@ func newPlace(pid int) (string, error) {
 // the program goes on before they are written.
 const bufferMax = 32 << 20
 
+// heldBufferMax is the same for a program that stands still until they are
+// written.
+const heldBufferMax = 4 << 20
+
 // prepare makes a buffer for about as many bytes before the freeze: taking
 // fresh memory from the kernel costs as much as filling it.
 func (c *checkpoint) prepare(n uint64) {
-	if n > bufferMax {
-		n = 0 // there will be a snapshot, or files to write into
+	if n > bufferMax || c.opt.After != AfterResume && n > heldBufferMax {
+		return // there will be a snapshot, or files to write into
 	}
 	if buf, err := fresh(n + n/8 + 256<<10); err == nil {
 		c.spare = buf
@@ -671,7 +684,10 @@ func (c *checkpoint) complete(pid int) error {
 		return err
 	}
 	var refuse fault.Refusals
-	self := tracee.Self()
+	var self map[int]bool
+	if len(now) > 0 {
+		self = tracee.Self()
+	}
 	for _, p := range now {
 		st, err := procfs.ReadStat(p, 0)
 		if err != nil || st.State == 'Z' || c.tree.Process(p) != nil || self[p] || c.exclude[p] {

@@ -264,7 +264,7 @@ func TestNewerVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	binary.LittleEndian.PutUint32(b[8:], image.Version+1)
-	binary.LittleEndian.PutUint32(b[len(b)-8:], crc32.Checksum(b[:len(b)-8], image.Castagnoli))
+	binary.LittleEndian.PutUint32(b[len(b)-8:], crc32.Checksum(b[:len(b)-8], image.Castagnoli()))
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,8 @@ type draft struct {
 	parent     string // image directory that has pages already, or ""
 	imagePages *imgdir.Pages
 	made       bool
+	begun      chan struct{} // closed when begin has done what it does
+	beginErr   error
 	published  bool
 	durable    bool // everything is to be on the disk before it has its name
 	pages      []*fm.StoreFile
@@ -102,10 +104,43 @@ func (d *draft) attach(c *collect.Collector, o CheckpointOptions) {
 
 func (d *draft) hasFiles() bool { return len(d.contents) > 0 }
 
-func (d *draft) make() error {
-	if d.made {
-		return nil
+// begin makes the directory and the metadata's file, empty, in the background: a
+// file system takes its time for that, and there are other things to do. It is
+// only called once nothing can be refused any more.
+func (d *draft) begin() {
+	if d.images || d.made {
+		return
 	}
+	d.begun = make(chan struct{})
+	go func() {
+		defer close(d.begun)
+		if d.beginErr = d.makeDir(); d.beginErr != nil {
+			return
+		}
+		f, err := os.OpenFile(filepath.Join(d.dir, image.MetaName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			err = f.Close()
+		}
+		d.beginErr = err
+	}()
+}
+
+// awaitBegun waits for begin.
+func (d *draft) awaitBegun() error {
+	if d.begun != nil {
+		<-d.begun
+	}
+	return d.beginErr
+}
+
+func (d *draft) make() error {
+	if err := d.awaitBegun(); err != nil || d.made {
+		return err
+	}
+	return d.makeDir()
+}
+
+func (d *draft) makeDir() error {
 	// Known to the guardian before it is there; the inode afterwards.
 	dir, err := filepath.Abs(d.dir)
 	if err != nil {
@@ -348,6 +383,7 @@ func (d *draft) flush(paths ...string) error {
 
 // discard removes what was written.
 func (d *draft) discard() {
+	_ = d.awaitBegun()
 	if d.files != nil && !d.published {
 		d.files.Abort()
 		d.settleNames()

@@ -143,7 +143,7 @@ func verifySaved(dir string, s *fm.SavedFile) error {
 		return err
 	}
 	defer f.Close()
-	h := crc32.New(image.Castagnoli)
+	h := crc32.New(image.Castagnoli())
 	n, err := io.Copy(h, f)
 	if err != nil {
 		return err

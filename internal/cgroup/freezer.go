@@ -12,67 +12,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fermata-cr/fermata/internal/cgroup/freezerfile"
 	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/journal"
 )
 
-// The two interfaces, each a file in the group's directory:
-//
-//	cgroup.freeze  version 2 (Linux 5.2), "0" or "1": what the group itself is
-//	               set to. A frozen task can be traced and reaches its ptrace
-//	               stop, but does not run from there
-//	               (Documentation/admin-guide/cgroup-v2.rst).
-//	freezer.state  version 1, "THAWED" or "FROZEN"; freezer.self_freezing is
-//	               what the group itself is set to. A frozen task does not reach
-//	               its ptrace stop (cgroup-v1/freezer-subsystem.rst).
-//
-// Both freeze what is below the group, too.
 const (
-	file2 = "cgroup.freeze"
-	file1 = "freezer.state"
+	file2 = freezerfile.File2
+	file1 = freezerfile.File1
 )
-
-// words gives what is written to a freezer file for a state.
-func words(file string, frozen bool) string {
-	switch {
-	case file == file1 && frozen:
-		return "FROZEN"
-	case file == file1:
-		return "THAWED"
-	case frozen:
-		return "1"
-	}
-	return "0"
-}
-
-// Set freezes or thaws the group with the freezer file path, if its directory
-// is still the one with these numbers. Others than freezer files are left alone.
-func Set(path string, dev, ino uint64, frozen bool) error {
-	dir, file := filepath.Split(path)
-	if file != file1 && file != file2 {
-		return fmt.Errorf("%s: not a freezer", path)
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	if uint64(st.Dev) != dev || st.Ino != ino {
-		return fmt.Errorf("%s: another group by now", dir)
-	}
-	return write(path, words(file, frozen))
-}
-
-func write(path, s string) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		_, err = unix.Write(fd, []byte(s))
-		unix.Close(fd)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
 
 // group is one group of a freezer.
 type group struct {
@@ -104,7 +52,7 @@ func (g *group) set(j *journal.Journal, frozen bool) error {
 	if err := faultpoint.Err("freezer.set"); err != nil {
 		return err
 	}
-	if err := Set(g.file, g.dev, g.ino, frozen); err != nil {
+	if err := freezerfile.Set(g.file, g.dev, g.ino, frozen); err != nil {
 		return err
 	}
 	faultpoint.At("freezer.done")

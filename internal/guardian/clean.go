@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fermata-cr/fermata/internal/cgroup"
+	"github.com/fermata-cr/fermata/internal/cgroup/freezerfile"
 	"github.com/fermata-cr/fermata/internal/faultpoint"
 	"github.com/fermata-cr/fermata/internal/journal"
 	"github.com/fermata-cr/fermata/internal/netlock"
@@ -80,7 +79,7 @@ func (c *cleaner) freezers(last bool) {
 			continue
 		}
 		faultpoint.At("guardian.freezer")
-		_ = cgroup.Set(r.Text, r.V[0], r.V[1], last)
+		_ = freezerfile.Set(r.Text, r.V[0], r.V[1], last)
 	}
 }
 
@@ -136,7 +135,7 @@ func (c *cleaner) drafts() {
 		}
 		// The directory may have been made and not yet noted; its name, with
 		// the controller's pid, is then all there is to go by.
-		if !strings.HasSuffix(dir, fmt.Sprintf(".partial-%d", c.book.Writer)) || !filepath.IsAbs(dir) {
+		if !strings.HasSuffix(dir, fmt.Sprintf(".partial-%d", c.book.Writer)) || !strings.HasPrefix(dir, "/") {
 			continue
 		}
 		if r.V[1] == 0 || isInode(dir, r.V[0], r.V[1]) {
@@ -151,7 +150,7 @@ func (c *cleaner) drafts() {
 	// What is in a directory before that.
 	slices.SortFunc(links, func(a, b journal.Record) int { return len(b.Text) - len(a.Text) })
 	for _, r := range links {
-		ours := r.V[1] == 0 && filepath.IsAbs(r.Text) && strings.HasPrefix(filepath.Base(r.Text), journal.TempPrefix)
+		ours := r.V[1] == 0 && strings.HasPrefix(r.Text, "/") && strings.HasPrefix(r.Text[strings.LastIndexByte(r.Text, '/')+1:], journal.TempPrefix)
 		if (ours || isInode(r.Text, r.V[0], r.V[1])) && unix.Unlink(r.Text) != nil {
 			_ = unix.Rmdir(r.Text)
 		}

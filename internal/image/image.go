@@ -35,8 +35,8 @@ const MetaName = "metadata"
 
 var magic = [8]byte{'F', 'E', 'R', 'M', 'A', 'T', 'A', '\n'}
 
-// Castagnoli is the table of every checksum in a checkpoint (CRC-32C).
-var Castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// Castagnoli gives the table of every checksum in a checkpoint (CRC-32C).
+func Castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 // Record is one entry of a part: a message and, for some, bytes behind it.
 type Record struct {
@@ -48,6 +48,8 @@ type part struct {
 	typ     protoreflect.FullName
 	records []Record
 	raw     []rawRecord // as read; decoded on demand
+	decoded sync.Once
+	err     error // of that
 }
 
 type rawRecord struct{ msg, payload []byte }
@@ -132,27 +134,35 @@ func (im *Image) NamesOf(base string) (ids []int) {
 // Records decodes and gives a part's records; none when there is no such part.
 func (im *Image) Records(name string) ([]Record, error) {
 	im.mu.Lock()
-	defer im.mu.Unlock()
 	p := im.parts[name]
+	im.mu.Unlock()
 	if p == nil {
 		return nil, nil
 	}
-	if p.raw != nil {
-		mt, err := protoregistry.GlobalTypes.FindMessageByName(p.typ)
-		if err != nil {
-			return nil, fault.Errorf(fault.ErrDamaged, "part %s: message type %s is not known here: written by another version?", name, p.typ)
+	p.decoded.Do(func() {
+		if p.raw != nil {
+			p.err = p.decode(name)
 		}
-		recs := make([]Record, len(p.raw))
-		for i, r := range p.raw {
-			m := mt.New().Interface()
-			if err := wire.Unmarshal(r.msg, m); err != nil {
-				return nil, fault.Errorf(fault.ErrDamaged, "part %s, record %d: %w", name, i, err)
-			}
-			recs[i] = Record{m, r.payload}
-		}
-		p.records, p.raw = recs, nil
+	})
+	return p.records, p.err
+}
+
+// decode makes records of what was read.
+func (p *part) decode(name string) error {
+	mt, err := protoregistry.GlobalTypes.FindMessageByName(p.typ)
+	if err != nil {
+		return fault.Errorf(fault.ErrDamaged, "part %s: message type %s is not known here: written by another version?", name, p.typ)
 	}
-	return p.records, nil
+	recs := make([]Record, len(p.raw))
+	for i, r := range p.raw {
+		m := mt.New().Interface()
+		if err := wire.Unmarshal(r.msg, m); err != nil {
+			return fault.Errorf(fault.ErrDamaged, "part %s, record %d: %w", name, i, err)
+		}
+		recs[i] = Record{m, r.payload}
+	}
+	p.records, p.raw = recs, nil
+	return nil
 }
 
 // All gives the messages of a part.
@@ -250,7 +260,7 @@ func (im *Image) Encode() ([]byte, error) {
 	}
 	b = appendParts(b, parts)
 	b = le.AppendUint64(b, uint64(len(b)+trailerSize))
-	b = le.AppendUint32(b, crc32.Checksum(b, Castagnoli))
+	b = le.AppendUint32(b, crc32.Checksum(b, Castagnoli()))
 	b = append(b, "END\n"...)
 	return b, nil
 }
@@ -296,7 +306,7 @@ func Decode(b []byte) (*Image, error) {
 	if string(b[len(b)-4:]) != "END\n" || le.Uint64(b[end:]) != uint64(len(b)) {
 		return bad("truncated at %d bytes", len(b))
 	}
-	if crc32.Checksum(b[:len(b)-8], Castagnoli) != le.Uint32(b[len(b)-8:]) {
+	if crc32.Checksum(b[:len(b)-8], Castagnoli()) != le.Uint32(b[len(b)-8:]) {
 		return bad("checksum differs: the file was altered or the disk lost it")
 	}
 	im := New()

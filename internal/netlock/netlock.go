@@ -9,19 +9,23 @@
 package netlock
 
 import (
-	"crypto/rand"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Conn is a connection: the address of its end on this host, and its peer's.
-type Conn struct{ Local, Remote netip.AddrPort }
+// Conn is a connection: its end on this host, and its peer's.
+type Conn struct{ Local, Remote End }
+
+// End is an address, of 4 or 16 bytes, and a port. (net/netip would be a lot to
+// initialize for the guardian, which begins before everything else.)
+type End struct {
+	IP   []byte
+	Port uint16
+}
 
 // Mark is what packets must carry (SO_MARK) that are to pass a lock.
 const Mark = 0xfe24a7a
@@ -38,8 +42,8 @@ var ErrUnsupported = errors.New("no packet filter (nf_tables) in this kernel")
 // NewName gives a name for a lock that no other has.
 func NewName() string {
 	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return prefix + hex.EncodeToString(b[:])
+	_, _ = unix.Getrandom(b[:], 0) // never fails for so few
+	return prefix + fmt.Sprintf("%x", b)
 }
 
 // Lock makes a lock called name (NewName) for the connections. The addresses of
@@ -61,7 +65,7 @@ func Lock(name string, conns []Conn) error {
 	for _, c := range conns {
 		for _, r := range []struct {
 			chain    string
-			src, dst netip.AddrPort
+			src, dst End
 		}{{"in", c.Remote, c.Local}, {"out", c.Local, c.Remote}} {
 			m.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND,
 				attrString(unix.NFTA_RULE_TABLE, name), attrString(unix.NFTA_RULE_CHAIN, r.chain),
@@ -93,9 +97,9 @@ const priority = ^uint32(300 - 1)
 
 // drop gives the expressions of a rule: a packet of TCP from src to dst that does
 // not carry the mark is dropped (include/uapi/linux/netfilter/nf_tables.h).
-func drop(src, dst netip.AddrPort) (out [][]byte) {
+func drop(src, dst End) (out [][]byte) {
 	family, at, size := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4)
-	if src.Addr().Is6() {
+	if len(src.IP) == 16 {
 		family, at, size = unix.NFPROTO_IPV6, 8, 16
 	}
 	meta := func(key uint32) {
@@ -113,15 +117,15 @@ func drop(src, dst netip.AddrPort) (out [][]byte) {
 	meta(unix.NFT_META_NFPROTO)
 	compare(unix.NFT_CMP_EQ, []byte{family})
 	load(unix.NFT_PAYLOAD_NETWORK_HEADER, at, size)
-	compare(unix.NFT_CMP_EQ, src.Addr().AsSlice())
+	compare(unix.NFT_CMP_EQ, src.IP)
 	load(unix.NFT_PAYLOAD_NETWORK_HEADER, at+size, size)
-	compare(unix.NFT_CMP_EQ, dst.Addr().AsSlice())
+	compare(unix.NFT_CMP_EQ, dst.IP)
 	meta(unix.NFT_META_L4PROTO)
 	compare(unix.NFT_CMP_EQ, []byte{unix.IPPROTO_TCP})
 	load(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2)
-	compare(unix.NFT_CMP_EQ, port(src.Port()))
+	compare(unix.NFT_CMP_EQ, port(src.Port))
 	load(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)
-	compare(unix.NFT_CMP_EQ, port(dst.Port()))
+	compare(unix.NFT_CMP_EQ, port(dst.Port))
 	meta(unix.NFT_META_MARK)
 	compare(unix.NFT_CMP_NEQ, binary.NativeEndian.AppendUint32(nil, Mark))
 	return append(out, expr("immediate", attr32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),

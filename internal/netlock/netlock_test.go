@@ -3,7 +3,6 @@ package netlock
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -60,14 +59,14 @@ func tcp(t *testing.T, family int, addr unix.Sockaddr) (a, b int, c Conn) {
 	return a, b, Conn{addrPort(own), addrPort(to)}
 }
 
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
+func addrPort(sa unix.Sockaddr) End {
 	switch x := sa.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(x.Addr), uint16(x.Port))
+		return End{x.Addr[:], uint16(x.Port)}
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(x.Addr), uint16(x.Port))
+		return End{x.Addr[:], uint16(x.Port)}
 	}
-	return netip.AddrPort{}
+	return End{}
 }
 
 // arrives tells whether what is sent by one is read by the other within d.

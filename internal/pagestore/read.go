@@ -242,7 +242,7 @@ func (r *Reader) At(off, n uint64) ([]byte, error) {
 			return nil, err
 		}
 		if !known {
-			if crc32.Checksum(r.held, image.Castagnoli) != f.GetCrc()[chunk] {
+			if crc32.Checksum(r.held, image.Castagnoli()) != f.GetCrc()[chunk] {
 				r.file = nil
 				return nil, fault.Errorf(fault.ErrDamaged, "page store %s: bytes %#x to %#x are not what was written (checksum)", f.f.Name(), start, stop)
 			}
@@ -267,7 +267,7 @@ func (r *Reader) unpack(f *storeFile, chunk, n uint64) error {
 		return fault.Errorf(fault.ErrDamaged, "page store %s: bytes %#x to %#x are not what was written (%w)", f.f.Name(), from, from+size, why)
 	}
 	if !f.good[chunk].Load() {
-		if crc32.Checksum(stored, image.Castagnoli) != f.GetCrc()[chunk] {
+		if crc32.Checksum(stored, image.Castagnoli()) != f.GetCrc()[chunk] {
 			return bad(errors.New("checksum"))
 		}
 		f.good[chunk].Store(true)

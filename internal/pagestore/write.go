@@ -279,7 +279,7 @@ func (w *writer) keep(off uint64, b []byte) error {
 	w.vec = append(w.vec, b)
 	for len(b) > 0 {
 		n := min(uint64(len(b)), Chunk-w.pos%Chunk)
-		w.crc = crc32.Update(w.crc, image.Castagnoli, b[:n])
+		w.crc = crc32.Update(w.crc, image.Castagnoli(), b[:n])
 		w.pos += n
 		if w.pos%Chunk == 0 {
 			w.crcs, w.crc = append(w.crcs, w.crc), 0
@@ -318,7 +318,7 @@ func (w *writer) pack(chunk []byte) (err error) {
 		return err
 	}
 	w.stored = append(w.stored, uint32(len(w.packed)-at))
-	w.crcs = append(w.crcs, crc32.Checksum(w.packed[at:], image.Castagnoli))
+	w.crcs = append(w.crcs, crc32.Checksum(w.packed[at:], image.Castagnoli()))
 	return nil
 }
 

@@ -46,7 +46,7 @@ func CopySparse(dst *os.File, srcfd int, size int64) (extents []*fm.Extent, crc 
 			if n == 0 {
 				return nil, 0, fmt.Errorf("reading at %d of %d bytes: %w", at, size, io.ErrUnexpectedEOF)
 			}
-			crc = crc32.Update(crc, image.Castagnoli, buf[:n])
+			crc = crc32.Update(crc, image.Castagnoli(), buf[:n])
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return nil, 0, err
 			}
@@ -139,7 +139,7 @@ func (r *Restore) fill(fd int, x *fm.FileExtra, size int64) error {
 			if err != nil {
 				return fault.Errorf(fault.ErrDamaged, "%s: %w", x.GetSaved(), err)
 			}
-			crc = crc32.Update(crc, image.Castagnoli, buf[:n])
+			crc = crc32.Update(crc, image.Castagnoli(), buf[:n])
 			if err := pwriteAll(fd, buf[:n], at); err != nil {
 				return err
 			}
@@ -186,7 +186,7 @@ func (r *Restore) checkOne(s *fm.SavedFile) error {
 		return err
 	}
 	defer f.Close()
-	h := crc32.New(image.Castagnoli)
+	h := crc32.New(image.Castagnoli())
 	n, err := io.Copy(h, f)
 	switch {
 	case err != nil:

@@ -36,7 +36,7 @@ func (d *Dump) completeOutside(u *inetDump) error {
 	var conns []netlock.Conn
 	for _, s := range u.order {
 		if s.tcp != nil && s.tcp.outside && s.f.Entry != nil {
-			conns = append(conns, netlock.Conn{Local: s.src.same(), Remote: s.dst.same()})
+			conns = append(conns, netlock.Conn{Local: lockedEnd(s.src), Remote: lockedEnd(s.dst)})
 		}
 	}
 	if len(conns) == 0 {
@@ -56,6 +56,12 @@ func (d *Dump) completeOutside(u *inetDump) error {
 		}
 	}
 	return nil
+}
+
+// lockedEnd gives an end of a connection as a lock knows it.
+func lockedEnd(p endpoint) netlock.End {
+	a := p.same()
+	return netlock.End{IP: a.Addr().AsSlice(), Port: a.Port()}
 }
 
 // lockNetwork locks connections. The lock is removed by Close, unless the tasks
