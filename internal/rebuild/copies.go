@@ -12,6 +12,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/collect"
 	"github.com/fermata-cr/fermata/internal/fault"
 	"github.com/fermata-cr/fermata/internal/image"
+	"github.com/fermata-cr/fermata/internal/sys"
 	"github.com/fermata-cr/fermata/internal/tracee"
 )
 
@@ -40,6 +41,7 @@ type CopiesResult struct {
 func RunCopies(ctx context.Context, im *image.Image, o Options, n int) (_ *CopiesResult, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer sys.QuietStops()()
 	o.PidNS = true
 	base := newBuilder(im, o)
 	var all []*builder

@@ -39,6 +39,7 @@ func (b *builder) send(fds []int) error {
 
 // sendTemporary gives a task with an empty table descriptors 0 to len(fds)-1.
 func (b *builder) sendTemporary(q *queue, fds []int) error {
+	defer b.keep()()
 	for len(fds) > 0 {
 		n := min(len(fds), scmMax)
 		if err := b.send(fds[:n]); err != nil {
@@ -53,6 +54,7 @@ func (b *builder) sendTemporary(q *queue, fds []int) error {
 
 // install gives a task its descriptor table.
 func (b *builder) install(p *proc) error {
+	defer b.keep()()
 	p.exec.Reset()
 	q := &queue{b: b, e: p.exec}
 	taken := map[int]bool{b.transportFD: true}

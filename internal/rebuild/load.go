@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
 
 	criu_core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
@@ -135,9 +136,9 @@ func load(im *image.Image) (procs []*proc, err error) {
 		}
 		byPID[p.pid] = p
 		procs = append(procs, p)
-		if err := p.load(im, e.GetThreads()); err != nil {
-			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
-		}
+	}
+	if err := loadAll(im, procs, entries); err != nil {
+		return nil, err
 	}
 	if err := checkTracers(procs); err != nil {
 		return nil, err
@@ -157,6 +158,35 @@ func load(im *image.Image) (procs []*proc, err error) {
 		p.vmOwner = owner[id]
 	}
 	return procs, nil
+}
+
+// loadAll decodes what belongs to each process, on two processors where they are
+// many. The error is that of the first that has one.
+func loadAll(im *image.Image, procs []*proc, entries []*pstree.PstreeEntry) error {
+	const few = 16
+	half := len(procs)
+	if half > few {
+		half /= 2
+	}
+	some := func(from, to int) error {
+		for i := from; i < to; i++ {
+			if err := procs[i].load(im, entries[i].GetThreads()); err != nil {
+				return fmt.Errorf("pid %d: %w", procs[i].pid, err)
+			}
+		}
+		return nil
+	}
+	var others error
+	var wg sync.WaitGroup
+	if half < len(procs) {
+		wg.Go(func() { others = some(half, len(procs)) })
+	}
+	err := some(0, half)
+	wg.Wait()
+	if err != nil {
+		return err
+	}
+	return others
 }
 
 func (p *proc) load(im *image.Image, tids []uint32) (err error) {

@@ -359,6 +359,7 @@ func (b *builder) sharedFD(id uint64) (int, error) {
 	if o.fd >= 0 {
 		return o.fd, nil
 	}
+	defer b.keep()() // the seed's executor is one for all
 	size := (o.GetSize() + sys.PageSize - 1) &^ (sys.PageSize - 1)
 	flags := uint64(unix.MAP_SHARED | unix.MAP_ANONYMOUS)
 	if h := o.GetHugeShift(); h != 0 {

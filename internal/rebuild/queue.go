@@ -14,6 +14,7 @@ type queue struct {
 	names []call
 	// started: handed over, not waited for.
 	started bool
+	err     error // the first one
 }
 
 type call struct {
@@ -54,10 +55,10 @@ func (q *queue) want(v uint64) {
 // take gives the last call's result to f.
 func (q *queue) take(f func(int64)) { q.names[len(q.names)-1].take = f }
 
-// run runs the batch; the first error stays in the builder until flush.
+// run runs the batch; the first error stays until flush.
 func (q *queue) run() {
-	if q.b.err == nil && q.e.Len() > 0 {
-		q.b.err = q.check(q.e.Run())
+	if q.err == nil && q.e.Len() > 0 {
+		q.err = q.check(q.e.Run())
 	}
 	q.names = q.names[:0]
 	q.e.Reset()
@@ -65,7 +66,7 @@ func (q *queue) run() {
 
 // start hands over what is queued without waiting for it; finish must follow.
 func (q *queue) start() {
-	if q.b.err == nil && q.e.Len() > 0 {
+	if q.err == nil && q.e.Len() > 0 {
 		q.e.Start()
 		q.started = true
 	}
@@ -75,12 +76,12 @@ func (q *queue) start() {
 func (q *queue) finish() error {
 	if q.started {
 		q.started = false
-		if err := q.check(q.e.Wait()); q.b.err == nil {
-			q.b.err = err
+		if err := q.check(q.e.Wait()); q.err == nil {
+			q.err = err
 		}
 	}
-	err := q.b.err
-	q.b.err = nil
+	err := q.err
+	q.err = nil
 	return err
 }
 
@@ -109,7 +110,7 @@ func (q *queue) check(err error) error {
 // flush runs what is left and gives the first error of all.
 func (q *queue) flush() error {
 	q.run()
-	err := q.b.err
-	q.b.err = nil
+	err := q.err
+	q.err = nil
 	return err
 }

@@ -122,7 +122,6 @@ type builder struct {
 	sharedOff   []span        // parts of the store that several address spaces have
 	leftOut     int64
 	total       int64
-	err         error
 
 	guard     *guardian.Guardian // of names that are there for a moment
 	unguarded bool
@@ -144,6 +143,13 @@ type builder struct {
 	ownIoprio   int
 	hard        [16]uint64
 	hardNofile  uint64
+
+	noted   sync.WaitGroup
+	lanes   []*lane // what is being done side by side
+	lane    *lane   // whose turn it is
+	alone   int     // how often it has been kept from giving that up
+	sharers map[[2]uint32]int
+	tracing bool // some tasks of the tree trace others
 }
 
 // Run restores a checkpoint. It must be called on a goroutine whose OS thread
@@ -152,6 +158,7 @@ type builder struct {
 func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer sys.QuietStops()()
 	b := newBuilder(im, o)
 	defer func() {
 		if err != nil {
@@ -331,6 +338,7 @@ func (b *builder) open() (err error) {
 	if err := b.heedNames(); err != nil {
 		return err
 	}
+	b.count()
 	return b.readOwn()
 }
 
@@ -613,6 +621,16 @@ func (b *builder) finish() error {
 	}
 	var insns = map[*proc]uint64{}
 	for _, p := range b.settling() {
+		if b.plain(p) {
+			// Its parent comes later: what its end sends that is drained then.
+			if err := b.beside(func() error { return b.finishPlain(p) }); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := b.gather(); err != nil {
+			return err
+		}
 		insn, ok := insns[p.vmOwner]
 		if !ok {
 			var err error
@@ -667,7 +685,23 @@ func (b *builder) finish() error {
 			return err
 		}
 	}
-	return nil
+	return b.gather()
+}
+
+// finishPlain is finish of a process that has nothing to do with others.
+func (b *builder) finishPlain(p *proc) error {
+	insn, err := p.syscallInsn(p.host())
+	if err == nil {
+		err = b.settle(p)
+	}
+	if err == nil {
+		p.settled = true
+		err = b.leave(p, insn)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.describe(), err)
+	}
+	return b.unmask(p)
 }
 
 // syscallInsn finds a `syscall` in the address space of p, which pid has: in the
@@ -771,6 +805,9 @@ func (b *builder) release() error {
 	if err := b.files.Release(); err != nil {
 		return err
 	}
+	if b.seed != nil && !b.opt.PidNS {
+		_ = unix.Kill(b.seed.pid, unix.SIGKILL) // close waits for that
+	}
 	for _, p := range b.procs {
 		for _, t := range p.live() {
 			if t.extra.Traced != nil {
@@ -788,6 +825,14 @@ func (b *builder) release() error {
 			awaitStopped(p.live()[0].exec.TID)
 		}
 	}
+	b.noted.Go(b.noteWaits)
+	b.progress("release", int64(len(b.procs)), int64(len(b.procs)))
+	return nil
+}
+
+// noteWaits writes down when the timed calls end that were begun again, while the
+// rest is cleared away.
+func (b *builder) noteWaits() {
 	for _, p := range b.procs {
 		var w []waits.Wait
 		for _, t := range p.threads {
@@ -800,8 +845,6 @@ func (b *builder) release() error {
 			_ = waits.Save(p.host(), w) // without it the next checkpoint only knows less
 		}
 	}
-	b.progress("release", int64(len(b.procs)), int64(len(b.procs)))
-	return nil
 }
 
 // awaitStopped waits until a process that was let go into its stop has got
@@ -824,6 +867,9 @@ func (b *builder) undo() {
 	}
 	for _, pid := range b.made {
 		kill(pid)
+	}
+	for len(b.lanes) > 0 {
+		_ = b.advance(0) // they find their tasks gone
 	}
 	end := time.Now().Add(2 * time.Second)
 	for _, h := range b.helpers {
@@ -853,6 +899,7 @@ func reap(pid int, end time.Time) {
 }
 
 func (b *builder) close() {
+	defer b.noted.Wait()
 	b.dismissGuard()
 	if b.seed != nil {
 		_ = unix.Kill(b.seed.pid, unix.SIGKILL)

@@ -20,6 +20,7 @@ func (b *builder) task(saved int) resource.Task {
 // Send implements resource.Sender: the process receives a descriptor over the
 // transport at the lowest number that is free there, close-on-exec.
 func (p *proc) Send(fd int) (int, error) {
+	defer p.b.keep()()
 	if err := p.b.send([]int{fd}); err != nil {
 		return -1, fmt.Errorf("sending a descriptor: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	criu_sa "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-sa"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/siginfo"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 
@@ -48,12 +49,10 @@ func (b *builder) layout(p, from *proc) error {
 		}
 		auxAt := q.e.Put(aux)
 		at, d := q.e.Data(104)
-		for i, v := range []uint64{
-			m.GetMmStartCode(), m.GetMmEndCode(), m.GetMmStartData(), m.GetMmEndData(), m.GetMmStartBrk(), m.GetMmBrk(),
-			m.GetMmStartStack(), m.GetMmArgStart(), m.GetMmArgEnd(), m.GetMmEnvStart(), m.GetMmEnvEnd(), auxAt,
-		} {
+		for i, v := range limits(m) {
 			le.PutUint64(d[8*i:], v)
 		}
+		le.PutUint64(d[88:], auxAt)
 		le.PutUint32(d[96:], uint32(len(aux)))
 		le.PutUint32(d[100:], exe)
 		q.add("prctl(PR_SET_MM_MAP)", unix.SYS_PRCTL, unix.PR_SET_MM, unix.PR_SET_MM_MAP, at, 104, 0)
@@ -87,12 +86,19 @@ func (b *builder) layout(p, from *proc) error {
 	return nil
 }
 
+// sameLayout tells whether PR_SET_MM_MAP would set for both the same.
 func sameLayout(p, from *proc) bool {
-	a, c := wire.Clone(p.mm), wire.Clone(from.mm)
-	a.Vmas, c.Vmas = nil, nil
-	a.Dumpable, c.Dumpable = nil, nil
-	a.ThpDisabled, c.ThpDisabled = nil, nil
-	return wire.Equal(a, c)
+	a, c := p.mm, from.mm
+	return a.GetExeFileId() == c.GetExeFileId() && limits(a) == limits(c) && slices.Equal(a.GetMmSavedAuxv(), c.GetMmSavedAuxv())
+}
+
+// limits gives the addresses of struct prctl_mm_map (include/uapi/linux/prctl.h),
+// in its order.
+func limits(m *mm.MmEntry) [11]uint64 {
+	return [...]uint64{
+		m.GetMmStartCode(), m.GetMmEndCode(), m.GetMmStartData(), m.GetMmEndData(), m.GetMmStartBrk(), m.GetMmBrk(),
+		m.GetMmStartStack(), m.GetMmArgStart(), m.GetMmArgEnd(), m.GetMmEnvStart(), m.GetMmEnvEnd(),
+	}
 }
 
 // dispositions sets how signals are handled, unless they were inherited so.

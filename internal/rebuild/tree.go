@@ -21,6 +21,17 @@ const clonePtrace = unix.CLONE_PTRACE
 // clone makes a task with a chosen id (clone3(2), set_tid: Linux 5.5), or any for
 // 0, out of one that runs the executor, and starts the executor in it.
 func (b *builder) clone(from *tracee.Executor, id int, flags, exitSignal uint64) (*tracee.Executor, error) {
+	e, err := b.bear(from, id, flags, exitSignal)
+	if err != nil {
+		return nil, err
+	}
+	e.Start() // with nothing to do
+	return e, e.Wait()
+}
+
+// bear is clone that does not wait for the task: its executor begins with its
+// first batch.
+func (b *builder) bear(from *tracee.Executor, id int, flags, exitSignal uint64) (*tracee.Executor, error) {
 	from.Reset()
 	call := addClone(from, id, flags, exitSignal)
 	if err := from.Run(); err != nil {
@@ -42,10 +53,15 @@ func (b *builder) clone(from *tracee.Executor, id int, flags, exitSignal uint64)
 		}
 		b.hosts[host] = true
 	}
-	if err := b.awaitStop(host); err != nil {
+	e, err := b.region.Seat(host, b.slot(), func() error {
+		b.pause()
+		return b.awaitStop(host)
+	})
+	if err != nil {
 		return nil, err
 	}
-	return b.region.Occupy(host, b.slot())
+	e.Yield = b.pause
+	return e, nil
 }
 
 // cloneData is how many bytes of a batch's data a clone3 takes, at most.
@@ -253,6 +269,9 @@ func (b *builder) raise(p *proc, e *tracee.Executor, from *proc, session int) er
 		}
 		later = append(later, c)
 	}
+	if err := b.gather(); err != nil {
+		return err
+	}
 	if leads {
 		e.Reset()
 		if _, err := e.Call(unix.SYS_SETSID); err != nil {
@@ -269,6 +288,9 @@ func (b *builder) raise(p *proc, e *tracee.Executor, from *proc, session int) er
 		if err := b.child(p, c); err != nil {
 			return err
 		}
+	}
+	if err := b.gather(); err != nil {
+		return err
 	}
 	return b.threads(p, e)
 }
@@ -398,14 +420,26 @@ func (b *builder) child(p, c *proc) error {
 		b.orphans = append(b.orphans, c)
 		return nil
 	}
-	x, err := b.clone(e, c.pid, flags, exit)
+	x, err := b.bear(e, c.pid, flags, exit)
 	if err != nil {
 		return err
 	}
-	if err := b.raise(c, x, creator, session); err != nil {
-		return fmt.Errorf("%s: %w", c.describe(), err)
+	if c.zombie {
+		x.Start() // its only batch is its end
+		if err := x.Wait(); err != nil {
+			return err
+		}
 	}
-	return nil
+	raise := func() error {
+		if err := b.raise(c, x, creator, session); err != nil {
+			return fmt.Errorf("%s: %w", c.describe(), err)
+		}
+		return nil
+	}
+	if b.plain(c) {
+		return b.beside(raise)
+	}
+	return raise()
 }
 
 // outerParent gives the pid of a process's parent as this process sees it.
@@ -431,13 +465,16 @@ func (b *builder) groups() error {
 		if p.pgid != p.pid || p.session == p.pid {
 			continue
 		}
+		if b.inGroup(p, p.pid) {
+			continue
+		}
 		p.exec.Reset()
 		if _, err := p.exec.Call(unix.SYS_SETPGID, 0, 0); err != nil {
 			return fmt.Errorf("%s: setpgid: %w", p.describe(), err)
 		}
 	}
 	for _, p := range b.procs {
-		if p.pgid == p.pid || p.pgid == 0 {
+		if p.pgid == p.pid || p.pgid == 0 || b.inGroup(p, p.pgid) {
 			continue
 		}
 		if b.byPID[p.pgid] == nil && b.standIn[p.pgid] == nil {

@@ -21,8 +21,8 @@ type Executor struct {
 	// gives waits until it is there.
 	launch func() (arrive func() error, err error)
 	arrive func() error
-	// Pause, when set, is called before each wait.
-	Pause  func()
+	// Yield, when set, is called before each wait.
+	Yield  func()
 	failed error // that it could not be started
 	// halted: it stands in a stop that was reported and not answered.
 	halted bool
@@ -60,7 +60,7 @@ const (
 
 // Wait waits until the executor has run what it was given and parked again.
 func (e *Executor) Wait() error {
-	e.pause()
+	e.yield()
 	if e.failed != nil {
 		return e.failed
 	}
@@ -72,9 +72,9 @@ func (e *Executor) Wait() error {
 	return e.wait()
 }
 
-func (e *Executor) pause() {
-	if e.Pause != nil {
-		e.Pause()
+func (e *Executor) yield() {
+	if e.Yield != nil {
+		e.Yield()
 	}
 }
 
@@ -166,7 +166,7 @@ func (e *Executor) stop() error {
 	if e.halted {
 		return nil
 	}
-	e.pause()
+	e.yield()
 	wait := sys.Wait
 	if e.stray {
 		wait = waitBriefly
