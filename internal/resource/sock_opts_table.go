@@ -8,9 +8,11 @@ import "golang.org/x/sys/unix"
 // include/uapi/linux/in6.h, include/uapi/linux/udp.h).
 const (
 	tcpTxDelay           = 37
-	tcpRTOMaxMS          = 44 // Linux 6.15
-	tcpRTOMinUS          = 45 // Linux 6.16
-	tcpDelackMaxUS       = 46 // Linux 6.16
+	tcpRTOMaxMS          = 44   // Linux 6.15
+	tcpRTOMinUS          = 45   // Linux 6.16
+	tcpDelackMaxUS       = 46   // Linux 6.16
+	ipv6HdrIncl          = 36   // Linux 4.15
+	extensionSize        = 2048 // of a header of IPv6, at most (8 times 256, RFC 8200)
 	ipv6Flowinfo         = 11
 	ipv6FlowinfoSend     = 33
 	ipv6AddrPreferences  = 72
@@ -47,6 +49,11 @@ var sockOpts = []sockOpt{
 	{level: unix.IPPROTO_IPV6, name: ipv6MulticastAll, when: manyCast},
 	{level: unix.IPPROTO_IPV6, name: ipv6UnicastIF},
 	{level: unix.IPPROTO_IPV6, name: unix.IPV6_CHECKSUM, when: isRaw},
+	{level: unix.IPPROTO_IPV6, name: ipv6HdrIncl, when: isRaw},
+	{level: unix.IPPROTO_IPV6, name: unix.IPV6_HOPOPTS, size: extensionSize},
+	{level: unix.IPPROTO_IPV6, name: unix.IPV6_RTHDRDSTOPTS, size: extensionSize},
+	{level: unix.IPPROTO_IPV6, name: unix.IPV6_RTHDR, size: extensionSize},
+	{level: unix.IPPROTO_IPV6, name: unix.IPV6_DSTOPTS, size: extensionSize},
 	{level: unix.IPPROTO_IPV6, name: unix.IPV6_RECVPKTINFO},
 	{level: unix.IPPROTO_IPV6, name: unix.IPV6_RECVHOPLIMIT},
 	{level: unix.IPPROTO_IPV6, name: unix.IPV6_RECVHOPOPTS},
