@@ -95,6 +95,32 @@ func (p *Peers) Format() []byte {
 	return b.Bytes()
 }
 
+// keep takes over what an older record has of tools that this one is not about,
+// and programs that it has nothing of.
+func (p *Peers) keep(old *Peers) {
+	for _, tool := range old.Tools {
+		if slices.Contains(p.Tools, tool) {
+			continue
+		}
+		p.Tools = append(p.Tools, tool)
+		for _, about := range old.About {
+			if strings.Contains(about, tool) {
+				p.About = append(p.About, about)
+			}
+		}
+		for name, by := range old.By {
+			if a, ok := by[tool]; ok && p.By[name] != nil {
+				p.By[name][tool] = a
+			}
+		}
+	}
+	for name, by := range old.By {
+		if p.By[name] == nil {
+			p.By[name] = by
+		}
+	}
+}
+
 // verdict is the cell of one program and tool.
 func (p *Peers) verdict(program, tool string) string {
 	a, ok := p.By[program][tool]
