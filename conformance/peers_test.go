@@ -99,7 +99,7 @@ func TestPeers(t *testing.T) {
 				by[s.name] = Attempt{r.OK, reason(r.Failure), median(d[0]), median(d[1])}
 			}
 		}
-		if len(by) == 0 {
+		if _, ok := by["fermata"]; !ok {
 			continue // the machine does not have the state
 		}
 		p.By[prog.Name] = by
