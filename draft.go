@@ -186,7 +186,7 @@ func (d *draft) writePages(c *checkpoint, mem []byte) (err error) {
 	o := pagestore.Options{Progress: done, Compression: c.opt.Compression, Dedup: c.opt.Dedup || c.out.Blind(), Durable: c.opt.Durable}
 	if d.below != nil {
 		o.First, o.Parent = d.below.FirstFree(), d.below.Store
-		if o.Twins, err = d.below.Twins(c.col.Image); err != nil {
+		if o.Twins, err = d.below.Twins(c.col.Image, c.col.Tracks); err != nil {
 			return err
 		}
 	}

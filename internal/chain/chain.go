@@ -220,9 +220,13 @@ func Runs(im *image.Image) (all []*fm.PageRuns, err error) {
 
 // Twins pairs the pages of an image, which are still to be written, with those
 // that the parent has at the same address of the same process, or at the same
-// place of the same object.
-func (p *Parent) Twins(im *image.Image) (out []pagestore.Twin, err error) {
+// place of the same object; without those of processes that skip, when it is not nil,
+// names.
+func (p *Parent) Twins(im *image.Image, skip func(pid int) bool) (out []pagestore.Twin, err error) {
 	for _, pid := range im.NamesOf("pages") {
+		if skip != nil && skip(pid) {
+			continue
+		}
 		r, err := image.One[*fm.PageRuns](im, image.Of("pages", pid))
 		if err != nil {
 			return nil, err

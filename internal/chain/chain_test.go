@@ -110,7 +110,7 @@ func TestTwins(t *testing.T) {
 	im.Add("pages/9", runs(100, 10, 30))
 	im.Add("shm", object(1, runs(2, 4, 50)))
 	im.Add("shm", object(2, runs(2, 4, 60)))
-	got, err := p.Twins(im)
+	got, err := p.Twins(im, nil)
 	want := []pagestore.Twin{{Off: 5 * page, Len: 10 * page, Parent: 0}, {Off: 20 * page, Len: 4 * page, Parent: 16 * page}, {Off: 50 * page, Len: 2 * page, Parent: 42 * page}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v (%v)\nwant %v", got, err, want)

@@ -276,6 +276,17 @@ func (t *Task) keep(from, to uint64, rest func(from, to uint64) error) error {
 	})
 }
 
+// Tracks tells whether it is known what a process has written since the parent: to
+// compare that, for each page a whole chunk of the parent would be read and summed.
+func (c *Collector) Tracks(pid int) bool {
+	for _, t := range c.Tasks {
+		if t.PID == pid {
+			return t.parent != nil && t.cleanBytes() > 0
+		}
+	}
+	return false
+}
+
 // Kept gives how many bytes of the tasks' memory were not read because the parent
 // has them.
 func (c *Collector) Kept() (n uint64) {
