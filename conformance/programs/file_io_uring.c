@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.uring.cqes fermata.uring.sqes fermata.uring.sq_head fermata.uring.cq_head=5 fermata.uring
 // nocriu: does not know io_uring
+// unprivileged: the kernel's memory cannot be read here
 #include "uring.h"
 
 static struct uring a, big, w;

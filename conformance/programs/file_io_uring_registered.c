@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.uring.files fermata.uring.buffers fermata.uring.eventfd fermata.uring.threads fermata.uring.workers
 // nocriu: does not know io_uring
+// unprivileged: only root can read shared anonymous memory whole
 #include "uring.h"
 #include <sys/eventfd.h>
 

@@ -4,6 +4,7 @@
 // moving: tasks
 // mutate: fermata.uring.cqes fermata.uring.flags=0
 // nocriu: does not know io_uring
+// unprivileged: the kernel's memory cannot be read here
 #include "uring.h"
 
 int main(int argc, char **argv)

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.sysv_queue.messages fermata.sysv_message.type=3
 // nocriu: knows only those of a namespace of its own
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <sys/ipc.h>
 #include <sys/msg.h>

@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.sysv_sem fermata.task_extra.undos
 // nocriu: knows only those of a namespace of its own
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <sys/sem.h>
 

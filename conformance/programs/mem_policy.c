@@ -3,6 +3,7 @@
 // users: root nobody
 // mutate: fermata.thread_extra.policy fermata.vma_extra.policy
 // nocriu: does not know them
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <linux/mempolicy.h>
 

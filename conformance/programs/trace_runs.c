@@ -4,6 +4,7 @@
 // mutate: fermata.traced.to_syscall
 // mutate: fermata.traced.options=0
 // nocriu: it saves no task that is traced
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <sys/epoll.h>
 #include <sys/ptrace.h>

@@ -7,6 +7,7 @@
 // mutate: fermata.traced.unreported
 // mutate: fermata.traced.debug
 // nocriu: it saves no task that is traced
+// unprivileged: only root can read shared anonymous memory whole
 #include "conformance.h"
 #include <sys/ptrace.h>
 #include <sys/user.h>
