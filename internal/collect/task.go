@@ -18,7 +18,6 @@ import (
 	"github.com/fermata-cr/fermata/internal/image"
 	"github.com/fermata-cr/fermata/internal/image/fm"
 	"github.com/fermata-cr/fermata/internal/procfs"
-	"github.com/fermata-cr/fermata/internal/resource"
 	"github.com/fermata-cr/fermata/internal/sys/kmem"
 	"github.com/fermata-cr/fermata/internal/tracee"
 )
@@ -291,76 +290,6 @@ func (c *Collector) fs(t *Task, id uint32) error {
 		CwdId: proto.Uint32(cwd), RootId: proto.Uint32(root), Umask: proto.Uint32(t.Status.Umask),
 	})
 	return nil
-}
-
-// descriptors collects a descriptor table.
-func (c *Collector) descriptors(t *Task, files int) error {
-	c.Files.Ask = nil
-	if t.guest != nil {
-		c.Files.Ask = func(_ int, fds []int) ([]resource.FDState, error) { return askDescriptors(t, fds) }
-	}
-	if t.At() != t.PID {
-		if c.Files.Leader == nil {
-			c.Files.Leader = map[int]int{}
-		}
-		c.Files.Leader[t.At()] = t.PID
-	}
-	tab, err := c.Files.Table(t.At())
-	if err != nil {
-		return err
-	}
-	name := image.Of("fdinfo", files)
-	for _, e := range tab {
-		c.Image.Add(name, e)
-	}
-	return nil
-}
-
-// askDescriptors has a task tell about its descriptors; nil when it does not.
-func askDescriptors(t *Task, fds []int) ([]resource.FDState, error) {
-	if err := t.answered(); err != nil {
-		return nil, err
-	}
-	e, err := t.guest.Executor(t.Threads[0])
-	if err != nil {
-		return nil, err
-	}
-	const calls, bytes = 4, 8
-	out := make([]resource.FDState, 0, len(fds))
-	for len(fds) > 0 {
-		e.Reset()
-		n := 0
-		var owners [][]byte
-		for n < len(fds) && e.Room(calls, bytes) {
-			at, owner := e.Data(bytes) // struct f_owner_ex: type, pid
-			owners = append(owners, owner)
-			fd := uint64(fds[n])
-			e.Add(unix.SYS_FCNTL, fd, unix.F_GETFD)
-			e.Add(unix.SYS_FCNTL, fd, unix.F_GETFL)
-			e.Add(unix.SYS_FCNTL, fd, unix.F_GETSIG)
-			e.Add(unix.SYS_FCNTL, fd, unix.F_GETOWN_EX, at)
-			n++
-		}
-		if err := e.Run(); err != nil {
-			return nil, err
-		}
-		for i, o := range owners {
-			if e.Err(calls*i) != nil || e.Err(calls*i+1) != nil {
-				return nil, nil
-			}
-			s := resource.FDState{Cloexec: e.Result(calls*i)&unix.FD_CLOEXEC != 0, Flags: uint32(e.Result(calls*i + 1))}
-			// O_PATH descriptors have no owner: EBADF.
-			if e.Err(calls*i+2) == nil && e.Err(calls*i+3) == nil {
-				s.Owner.Signal = int(e.Result(calls*i + 2))
-				if pid := int(int32(le.Uint32(o[4:]))); pid != 0 {
-					s.Owner.Type, s.Owner.PID = int(le.Uint32(o)), pid
-				}
-			}
-			out = append(out, s)
-		}
-		fds = fds[n:]
-	}
-	return out, nil
 }
 
 // rlimits and interval timers, in the order of their numbers

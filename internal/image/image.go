@@ -47,12 +47,11 @@ type Record struct {
 type part struct {
 	typ     protoreflect.FullName
 	records []Record
-	raw     []rawRecord // as read; decoded on demand
+	raw     [][]byte // the messages as read; decoded on demand
+	extra   [][]byte // what is behind them, nil where there is nothing in the part
 	decoded sync.Once
 	err     error // of that
 }
-
-type rawRecord struct{ msg, payload []byte }
 
 // Image is the metadata of one checkpoint. Adding is safe from several
 // goroutines; reading is, once nothing is added any more.
@@ -131,6 +130,16 @@ func (im *Image) NamesOf(base string) (ids []int) {
 	return ids
 }
 
+// Count gives how many records a part has.
+func (im *Image) Count(name string) int {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if p := im.parts[name]; p != nil {
+		return max(len(p.records), len(p.raw))
+	}
+	return 0
+}
+
 // Records decodes and gives a part's records; none when there is no such part.
 func (im *Image) Records(name string) ([]Record, error) {
 	im.mu.Lock()
@@ -154,14 +163,14 @@ func (p *part) decode(name string) error {
 		return fault.Errorf(fault.ErrDamaged, "part %s: message type %s is not known here: written by another version?", name, p.typ)
 	}
 	recs := make([]Record, len(p.raw))
-	for i, r := range p.raw {
-		m := mt.New().Interface()
-		if err := wire.Unmarshal(r.msg, m); err != nil {
-			return fault.Errorf(fault.ErrDamaged, "part %s, record %d: %w", name, i, err)
-		}
-		recs[i] = Record{m, r.payload}
+	bad, err := wire.UnmarshalAll(p.raw, mt.Zero().Interface(), func(i int, m proto.Message) { recs[i].Msg = m })
+	if err != nil {
+		return fault.Errorf(fault.ErrDamaged, "part %s, record %d: %w", name, bad, err)
 	}
-	p.records, p.raw = recs, nil
+	for i, x := range p.extra {
+		recs[i].Payload = x
+	}
+	p.records, p.raw, p.extra = recs, nil, nil
 	return nil
 }
 
@@ -330,8 +339,8 @@ func Decode(b []byte) (*Image, error) {
 		if nr > (end-at)/8 {
 			return bad("part %s: %d records beyond the end", name, nr)
 		}
-		p.raw = make([]rawRecord, 0, nr)
-		for range nr {
+		p.raw = make([][]byte, 0, nr)
+		for i := range nr {
 			if !need(8) {
 				return bad("part %s: record beyond the end", name)
 			}
@@ -340,11 +349,13 @@ func Decode(b []byte) (*Image, error) {
 			if !need(ml) || !need(ml+pl) {
 				return bad("part %s: record beyond the end", name)
 			}
-			r := rawRecord{msg: b[at : at+ml : at+ml]}
+			p.raw = append(p.raw, b[at:at+ml:at+ml])
 			if pl > 0 {
-				r.payload = b[at+ml : at+ml+pl : at+ml+pl]
+				if p.extra == nil {
+					p.extra = make([][]byte, nr)
+				}
+				p.extra[i] = b[at+ml : at+ml+pl : at+ml+pl]
 			}
-			p.raw = append(p.raw, r)
 			at += ml + pl
 		}
 		im.parts[name] = p

@@ -90,6 +90,7 @@ type builder struct {
 	shm      map[uint64]*shmObject
 	refuse   fault.Refusals
 	notes    []string
+	room     func() // waits for that of the files' descriptors
 
 	seed        *seed
 	donor       *proc // of the memory of copies; nil when there is one tree
@@ -160,6 +161,7 @@ func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error)
 	defer runtime.UnlockOSThread()
 	defer sys.QuietStops()()
 	b := newBuilder(im, o)
+	b.room = sys.ReserveFDs(im.Count("files"))
 	defer func() {
 		if err != nil {
 			b.undo()
@@ -210,7 +212,7 @@ type stepOf struct {
 
 func newBuilder(im *image.Image, o Options) *builder {
 	return &builder{
-		opt: o, im: im, byPID: map[int]*proc{}, shm: map[uint64]*shmObject{}, transport: [2]int{-1, -1},
+		room: func() {}, opt: o, im: im, byPID: map[int]*proc{}, shm: map[uint64]*shmObject{}, transport: [2]int{-1, -1},
 		standIn: map[int]*tracee.Executor{}, closedTable: map[uint32]bool{},
 	}
 }
@@ -467,6 +469,7 @@ func BootID() string {
 
 func (b *builder) openFiles() error {
 	defer b.dismissGuard()
+	b.room()
 	if err := b.files.OpenAll(); err != nil {
 		return err
 	}
@@ -900,6 +903,7 @@ func reap(pid int, end time.Time) {
 
 func (b *builder) close() {
 	defer b.noted.Wait()
+	b.room()
 	b.dismissGuard()
 	if b.seed != nil {
 		_ = unix.Kill(b.seed.pid, unix.SIGKILL)

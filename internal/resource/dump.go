@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -148,6 +149,9 @@ type Dump struct {
 	// (deleted files, SaveFiles): they are copied, sparse, when the memory is,
 	// while the tasks stand still. name is unique in the checkpoint.
 	Content func(name string, f *File) error
+	// List, when set, has a task tell which descriptors it has; nil when /proc is
+	// to be asked.
+	List func(pid int) ([]int, error)
 	// Ask, when set, has a task tell about its descriptors what it can tell
 	// cheapest itself; nil when it does not answer. All else about a plain file
 	// can be asked of a duplicate, and fdinfo need not be read.
@@ -196,6 +200,7 @@ type Dump struct {
 	lockReleased func()
 	lockBelongs  func()
 	paths        dirCache
+	ordinary     sync.Map // of devices: is their file system one of those
 }
 
 type groupKey struct {
@@ -321,9 +326,17 @@ type tableEntry struct {
 // Table collects a task's descriptor table and gives its entries in ascending
 // order of the descriptors.
 func (d *Dump) Table(pid int) ([]*fdinfo.FdinfoEntry, error) {
-	fds, err := procfs.ReadFDs(pid)
-	if err != nil {
-		return nil, fmt.Errorf("pid %d: descriptors: %w", pid, err)
+	var fds []int
+	var err error
+	if d.List != nil {
+		if fds, err = d.List(pid); err != nil {
+			return nil, err
+		}
+	}
+	if fds == nil {
+		if fds, err = procfs.ReadFDs(pid); err != nil {
+			return nil, fmt.Errorf("pid %d: descriptors: %w", pid, err)
+		}
 	}
 	out := make([]*fdinfo.FdinfoEntry, 0, len(fds))
 	var told []FDState
@@ -332,13 +345,21 @@ func (d *Dump) Table(pid int) ([]*fdinfo.FdinfoEntry, error) {
 			return nil, fmt.Errorf("pid %d: asking about its descriptors: %w", pid, err)
 		}
 	}
+	var look *ahead
+	if told != nil {
+		if look, err = d.lookAhead(pid, fds); err != nil {
+			return nil, err
+		}
+		defer look.close()
+	}
 	entries := make([]tableEntry, len(fds))
 	for i, fd := range fds {
 		var known *FDState
+		var s *seen
 		if told != nil {
-			known = &told[i]
+			known, s = &told[i], look.at(i)
 		}
-		f, cloexec, err := d.file(pid, fd, known)
+		f, cloexec, err := d.file(pid, fd, known, s)
 		if err != nil {
 			return nil, err
 		}
@@ -360,15 +381,22 @@ func (d *Dump) Table(pid int) ([]*fdinfo.FdinfoEntry, error) {
 // File gives the description behind a descriptor, collecting it the first time
 // any task shows it. It is nil when it was refused.
 func (d *Dump) File(pid, fd int) (f *File, cloexec bool, err error) {
-	return d.file(pid, fd, nil)
+	return d.file(pid, fd, nil, nil)
 }
 
-func (d *Dump) file(pid, fd int, known *FDState) (f *File, cloexec bool, err error) {
-	n, done, err := d.examine(pid, fd, known)
-	if err != nil {
-		return nil, false, fmt.Errorf("pid %d fd %d: %w", pid, fd, err)
+// file is File of a descriptor of which something is known: what the task told,
+// what was seen ahead.
+func (d *Dump) file(pid, fd int, known *FDState, s *seen) (f *File, cloexec bool, err error) {
+	var n *File
+	if s != nil {
+		n = d.from(s, pid, fd, known)
+	} else {
+		var done func()
+		if n, done, err = d.examine(pid, fd, known); err != nil {
+			return nil, false, fmt.Errorf("pid %d fd %d: %w", pid, fd, err)
+		}
+		defer done()
 	}
-	defer done()
 	cloexec = n.Info.Flags&unix.O_CLOEXEC != 0
 	k := groupKey{n.Stat.Dev, n.Stat.Ino, n.Flags(), n.Info.Pos}
 	g := d.groups[k]
@@ -380,8 +408,10 @@ func (d *Dump) file(pid, fd int, known *FDState) (f *File, cloexec bool, err err
 		d.noteLocks(pid, fd, same, n.Info.Locks)
 		return same, cloexec, nil
 	}
-	if n.Link, err = d.dirs.link(n.lent); err != nil {
-		return nil, false, fmt.Errorf("pid %d fd %d: %w", pid, fd, err)
+	if s == nil {
+		if n.Link, err = d.dirs.link(n.lent); err != nil {
+			return nil, false, fmt.Errorf("pid %d fd %d: %w", pid, fd, err)
+		}
 	}
 	n.ID = uint32(len(d.files) + 1)
 	d.files = append(d.files, n)

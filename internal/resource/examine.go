@@ -74,10 +74,10 @@ func (p *procDirs) link(fd int) (string, error) {
 	return string(p.buf[:n]), nil
 }
 
-// FDState is what a task tells about one of its descriptors.
+// FDState is what a task tells about one of its descriptors: nothing that says
+// what a restore may open.
 type FDState struct {
 	Cloexec bool      // F_GETFD
-	Flags   uint32    // F_GETFL
 	Owner   sys.Owner // F_GETOWN_EX, F_GETSIG; without the user ids
 }
 
@@ -126,16 +126,24 @@ func (d *Dump) read(f *File, known *FDState) (err error) {
 		f.Info, err = d.dirs.readFDInfo(f.FD)
 		return err
 	}
-	f.Info.Flags, f.Info.Ino = known.Flags, f.Stat.Ino
+	f.Info.Ino = f.Stat.Ino
+	if f.Info.Flags, f.Info.Pos, err = flagsAndOffset(f.lent, f.Stat.Mode); err != nil {
+		return fmt.Errorf("flags and offset: %w", err)
+	}
 	if known.Cloexec {
 		f.Info.Flags |= unix.O_CLOEXEC
 	}
-	if known.Flags&unix.O_PATH == 0 && f.Stat.Mode&unix.S_IFMT != unix.S_IFCHR {
-		if f.Info.Pos, err = unix.Seek(f.lent, 0, unix.SEEK_CUR); err != nil {
-			return fmt.Errorf("offset: %w", err)
-		}
-	}
 	return nil
+}
+
+// from is examine with what was seen of the descriptor ahead.
+func (d *Dump) from(s *seen, pid, fd int, known *FDState) *File {
+	f := &File{PID: pid, FD: fd, Link: s.link, Stat: s.stat, dump: d, dup: -1, lent: -1, told: known}
+	f.Info.Ino, f.Info.Flags, f.Info.Pos = s.stat.Ino, s.flags, s.pos
+	if known.Cloexec {
+		f.Info.Flags |= unix.O_CLOEXEC
+	}
+	return f
 }
 
 // ordinary are file systems whose open files have nothing in fdinfo but flags,
@@ -145,35 +153,36 @@ var ordinary = map[int64]bool{
 	unix.OVERLAYFS_SUPER_MAGIC: true, unix.F2FS_SUPER_MAGIC: true, unix.RAMFS_MAGIC: true, unix.SQUASHFS_MAGIC: true,
 }
 
-type ordinaryKey struct{ dev uint64 }
 type lockedKey struct{}
 
 // plain tells whether all that matters of a file shows without its fdinfo.
 func (d *Dump) plain(f *File) bool {
-	switch f.Stat.Mode & unix.S_IFMT {
+	if !d.plainKind(&f.Stat, f.lent) {
+		return false
+	}
+	locked, err := Value(d, lockedKey{}, readLocked)
+	return err == nil && !locked[f.Stat.Ino]
+}
+
+// plainKind is plain but for locks. Several goroutines may ask.
+func (d *Dump) plainKind(st *unix.Stat_t, fd int) bool {
+	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFCHR:
-		return deviceState(&f.Stat) == ""
+		return deviceState(st) == ""
 	case unix.S_IFREG, unix.S_IFDIR:
 	default:
 		return false
 	}
-	ok, err := Value(d, ordinaryKey{f.Stat.Dev}, func() (bool, error) {
-		var b unix.Statfs_t
-		err := unix.Fstatfs(f.lent, &b)
-		return ordinary[int64(b.Type)], err
-	})
-	if err != nil || !ok {
+	if ok, known := d.ordinary.Load(st.Dev); known {
+		return ok.(bool)
+	}
+	var b unix.Statfs_t
+	if unix.Fstatfs(fd, &b) != nil {
 		return false
 	}
-	locked, err := Value(d, lockedKey{}, func() (map[uint64]bool, error) {
-		all, err := procfs.ReadLocks()
-		m := map[uint64]bool{}
-		for _, l := range all {
-			m[l.Ino] = true
-		}
-		return m, err
-	})
-	return err == nil && !locked[f.Stat.Ino]
+	ok := ordinary[int64(b.Type)]
+	d.ordinary.Store(st.Dev, ok)
+	return ok
 }
 
 var ownPID = os.Getpid()

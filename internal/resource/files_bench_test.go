@@ -126,7 +126,7 @@ func collectFrom10(d *Dump, pid int) (int, error) {
 		if fd < 10 {
 			continue
 		}
-		if _, _, err := d.file(pid, fd, &FDState{Flags: unix.O_RDWR | kernelLargefile}); err != nil {
+		if _, _, err := d.file(pid, fd, &FDState{}, nil); err != nil {
 			return 0, err
 		}
 	}

@@ -172,21 +172,37 @@ func (c *child) collect(opts ...func(*Dump)) *child {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	for _, fd := range fds {
+	look, err := d.lookAhead(c.pid, fds)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer look.close()
+	for i, fd := range fds {
+		s := look.at(i)
 		if fd < 10 {
 			continue
+		}
+		if fd%2 != 0 {
+			s = nil // the other way
 		}
 		info, err := procfs.ReadFDInfo(c.pid, fd)
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		f, cloexec, err := d.file(c.pid, fd, &FDState{Cloexec: info.Flags&unix.O_CLOEXEC != 0, Flags: info.Flags &^ unix.O_CLOEXEC})
+		f, cloexec, err := d.file(c.pid, fd, &FDState{Cloexec: info.Flags&unix.O_CLOEXEC != 0}, s)
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		if f != nil && f.Entry != nil {
 			if got := f.Info; got.Flags&^unix.O_CLOEXEC != info.Flags&^unix.O_CLOEXEC || got.Pos != info.Pos || len(got.Locks) != len(info.Locks) {
 				c.t.Errorf("fd %d: %+v, fdinfo has %+v", fd, got, info)
+			}
+			var st unix.Stat_t
+			if link, err := procfs.ReadLink(c.pid, fd); err != nil || link != f.Link {
+				c.t.Errorf("fd %d: %q, its link is %q, %v", fd, f.Link, link, err)
+			}
+			if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", c.pid, fd), &st); err != nil || st.Ino != f.Stat.Ino || st.Dev != f.Stat.Dev || st.Size != f.Stat.Size || st.Mode != f.Stat.Mode {
+				c.t.Errorf("fd %d: %+v, not %+v, %v", fd, f.Stat, st, err)
 			}
 			f.Holders = append(f.Holders, Holder{c.pid, fd, cloexec})
 			n := uint32(fd)

@@ -278,11 +278,17 @@ func (k regular) Open(r *Restore, e *fdinfo.FileEntry) (int, error) {
 // takes fs.lease-break-time: then it is refused, with all others that have one.
 // (The holder is asked to give the lease up, as by any other open. To look into
 // /proc/locks before would cost every restore an RCU grace period, some
-// milliseconds: fs/locks.c takes a percpu_rw_semaphore for it.)
+// milliseconds: fs/locks.c takes a percpu_rw_semaphore for it.) While it is open
+// in the same way already nobody can have one (fcntl(2), F_SETLEASE).
 func (r *Restore) openNow(reg *regfile.RegFileEntry, flags int, x *fm.FileExtra) (int, error) {
 	if flags&(unix.O_PATH|unix.O_NONBLOCK) != 0 || reg.GetMode()&unix.S_IFMT != unix.S_IFREG {
 		return r.openFile(reg.GetName(), flags, x)
 	}
+	mode := flags & unix.O_ACCMODE
+	if r.before.name == reg.GetName() && r.before.mode == mode {
+		return r.openFile(reg.GetName(), flags, x)
+	}
+	r.before.name = ""
 	fd, err := r.openFile(reg.GetName(), flags|unix.O_NONBLOCK, x)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		r.checkLeases()
@@ -298,6 +304,7 @@ func (r *Restore) openNow(reg *regfile.RegFileEntry, flags int, x *fm.FileExtra)
 		unix.Close(fd)
 		return -1, fmt.Errorf("%s: flags %#o: %w", reg.GetName(), flags, err)
 	}
+	r.before.name, r.before.mode = reg.GetName(), mode
 	return fd, nil
 }
 

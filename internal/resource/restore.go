@@ -85,19 +85,25 @@ type Restore struct {
 	undos   []func()
 	last    []func() error
 	paths   dirCache
+	// before is the regular file that was opened last, and stays open.
+	before struct {
+		name string
+		mode int // O_ACCMODE
+	}
 }
 
 // NewRestore reads the files' parts of an image.
 func NewRestore(im *image.Image, refuse *fault.Refusals) (*Restore, error) {
 	r := &Restore{
 		Image: im, Refuse: refuse, Note: func(string, ...any) {},
-		entries: map[uint32]*fdinfo.FileEntry{}, extras: map[uint32]*fm.FileExtra{},
-		fds: map[uint32]int{}, opening: map[uint32]bool{}, values: map[any]any{},
+		values: map[any]any{},
 	}
 	all, err := image.All[*fdinfo.FileEntry](im, "files")
 	if err != nil {
 		return nil, err
 	}
+	r.entries, r.order = make(map[uint32]*fdinfo.FileEntry, len(all)), make([]uint32, 0, len(all))
+	r.fds, r.opening = make(map[uint32]int, len(all)), make(map[uint32]bool, len(all))
 	for _, e := range all {
 		r.entries[e.GetId()] = e
 		r.order = append(r.order, e.GetId())
@@ -106,6 +112,7 @@ func NewRestore(im *image.Image, refuse *fault.Refusals) (*Restore, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.extras = make(map[uint32]*fm.FileExtra, len(ex))
 	for _, x := range ex {
 		r.extras[x.GetId()] = x
 	}

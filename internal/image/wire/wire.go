@@ -237,7 +237,15 @@ func Append(b []byte, m proto.Message) []byte {
 // encoding of a message.
 func Unmarshal(b []byte, m proto.Message) error {
 	v := reflect.ValueOf(m)
-	return messageOf(v.Type()).decode(b, v.UnsafePointer())
+	return messageOf(v.Type()).decode(b, v.UnsafePointer(), &decoder{})
+}
+
+// UnmarshalAll is Unmarshal for messages of the type of sample; it gives each to
+// take. An error tells which it is about.
+func UnmarshalAll(raw [][]byte, sample proto.Message, take func(i int, m proto.Message)) (bad int, err error) {
+	return messageOf(reflect.TypeOf(sample)).decodeAll(raw, func(i int, v reflect.Value) {
+		take(i, v.Interface().(proto.Message))
+	})
 }
 
 // Clone gives a deep copy of m.

@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +92,50 @@ var (
 	marshal   = proto.MarshalOptions{AllowPartial: true, Deterministic: true}
 	unmarshal = proto.UnmarshalOptions{AllowPartial: true}
 )
+
+// TestLists: messages that are decoded together, and take their memory in lumps,
+// are as if each had been decoded alone, and have nothing in common.
+func TestLists(t *testing.T) {
+	for _, mt := range messages(t) {
+		r := rand.New(rand.NewPCG(2, 3))
+		var raw [][]byte
+		var want []proto.Message
+		for range 70 {
+			m := mt.New()
+			fill(r, m, 3)
+			want = append(want, m.Interface())
+			raw = append(raw, wire.Append(nil, m.Interface()))
+		}
+		got := make([]proto.Message, len(raw))
+		if i, err := wire.UnmarshalAll(raw, mt.Zero().Interface(), func(i int, m proto.Message) { got[i] = m }); err != nil {
+			t.Fatalf("%s, %d: %v", mt.Descriptor().FullName(), i, err)
+		}
+		for i := range got {
+			if !proto.Equal(got[i], want[i]) {
+				t.Fatalf("%s, %d: decoded as\n%v\nnot\n%v", mt.Descriptor().FullName(), i, got[i], want[i])
+			}
+			// Through its pointers, so that a neighbour with the same ones shows.
+			scramble(reflect.ValueOf(got[i]).Elem())
+		}
+		raw[30] = append(raw[30], 0x0b) // a group that does not end
+		if i, err := wire.UnmarshalAll(raw, mt.Zero().Interface(), func(int, proto.Message) {}); err == nil || i != 30 {
+			t.Fatalf("%s: a broken message: %d, %v", mt.Descriptor().FullName(), i, err)
+		}
+	}
+}
+
+// scramble changes what the pointers of a message lead to.
+func scramble(v reflect.Value) {
+	for i := range v.NumField() {
+		if f := v.Field(i); v.Type().Field(i).IsExported() && f.Kind() == reflect.Pointer && !f.IsNil() {
+			if f.Elem().Kind() == reflect.Struct {
+				scramble(f.Elem())
+			} else {
+				f.Elem().Set(reflect.Zero(f.Type().Elem()))
+			}
+		}
+	}
+}
 
 // TestSameBytes compares with the protobuf library, for every message there is.
 func TestSameBytes(t *testing.T) {

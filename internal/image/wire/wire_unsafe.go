@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
-	"reflect"
 	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -112,8 +111,7 @@ func (f *field) appendList(b []byte, p unsafe.Pointer) []byte {
 }
 
 // decode decodes b into the struct at p.
-func (m *message) decode(b []byte, p unsafe.Pointer) error {
-	var room []uint64 // where the next scalars go: one allocation for most
+func (m *message) decode(b []byte, p unsafe.Pointer, d *decoder) error {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -126,7 +124,7 @@ func (m *message) decode(b []byte, p unsafe.Pointer) error {
 		used := -1
 		if f != nil {
 			var err error
-			if used, err = f.decode(b[n:], typ, p, &room, m.scalars); err != nil {
+			if used, err = f.decode(b[n:], typ, p, d, m.scalars); err != nil {
 				return err
 			}
 		}
@@ -146,7 +144,7 @@ func (m *message) decode(b []byte, p unsafe.Pointer) error {
 
 // decode decodes one value of a field, which lies at the beginning of b, and
 // gives its length there; it is below 0 where that is no value of this field.
-func (f *field) decode(b []byte, typ protowire.Type, p unsafe.Pointer, room *[]uint64, scalars int) (int, error) {
+func (f *field) decode(b []byte, typ protowire.Type, p unsafe.Pointer, d *decoder, scalars int) (int, error) {
 	where := unsafe.Add(p, f.off)
 	switch {
 	case typ == protowire.BytesType && f.kind >= kindString:
@@ -157,10 +155,9 @@ func (f *field) decode(b []byte, typ protowire.Type, p unsafe.Pointer, room *[]u
 		switch {
 		case f.kind == kindString && f.repeated:
 			s := (*[]string)(where)
-			*s = append(*s, string(v))
+			*s = append(*s, d.text(v))
 		case f.kind == kindString:
-			s := string(v)
-			*(**string)(where) = &s
+			*(**string)(where) = d.pointer(d.text(v))
 		case f.kind == kindBytes && f.repeated:
 			s := (*[][]byte)(where)
 			*s = append(*s, share(v))
@@ -169,7 +166,7 @@ func (f *field) decode(b []byte, typ protowire.Type, p unsafe.Pointer, room *[]u
 		default:
 			sub := *(*unsafe.Pointer)(where)
 			if f.repeated || sub == nil {
-				sub = reflect.New(f.message().typ).UnsafePointer()
+				sub = d.structure(f.message())
 			}
 			// Entered first: what has been decoded counts, as in the library.
 			if f.repeated {
@@ -178,7 +175,7 @@ func (f *field) decode(b []byte, typ protowire.Type, p unsafe.Pointer, room *[]u
 			} else {
 				*(*unsafe.Pointer)(where) = sub
 			}
-			return n, f.message().decode(v, sub)
+			return n, f.message().decode(v, sub, d)
 		}
 		return n, nil
 	case typ == protowire.BytesType && f.repeated:
@@ -206,12 +203,8 @@ func (f *field) decode(b []byte, typ protowire.Type, p unsafe.Pointer, room *[]u
 		}
 		slot := *(*unsafe.Pointer)(where)
 		if slot == nil {
-			if len(*room) == 0 {
-				// A field takes two bytes at least, of which its tag is one.
-				*room = make([]uint64, min(scalars, len(b)/2+1, 64))
-			}
-			slot = unsafe.Pointer(&(*room)[0])
-			*room = (*room)[1:]
+			// A field takes two bytes at least, of which its tag is one.
+			slot = d.scalar(min(scalars, len(b)/2+1))
 			*(*unsafe.Pointer)(where) = slot
 		}
 		f.store(slot, x)
