@@ -159,6 +159,7 @@ func (c *checkpoint) run(pid int) (_ *CheckpointResult, err error) {
 	}()
 	private := collect.Private(c.roots)
 	survey := collect.Look(c.roots, c.exclude)
+	defer survey.Close()
 	if c.opt.After == AfterResume && c.held == "" && c.opt.Snapshot != SnapshotNever && private > bufferMax {
 		// What is not known now is asked for in the freeze, and an error is heard
 		// of there.

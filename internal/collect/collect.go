@@ -62,6 +62,7 @@ type Collector struct {
 	ids     [4]*kcmpSet
 	shared  map[sharedKey]*Shared
 	asleep  map[int]sleeping
+	survey  *Survey
 	tables  map[uint32]bool
 	guests  []*tracee.Guest
 	sharing map[uint32]*Task // the first task of an address space
@@ -135,6 +136,17 @@ type Survey struct {
 	asleep map[int]sleeping
 	own    map[string]uint64 // this process's namespaces
 	err    error             // why they could not be read
+	// many are processes with so many areas that their flags are read by flags,
+	// which opening opens.
+	many    map[int]bool
+	flags   areaFlags
+	opening sync.WaitGroup
+}
+
+// Close gives back what the survey holds.
+func (s *Survey) Close() {
+	s.opening.Wait()
+	s.flags.close()
 }
 
 // Private gives about how many bytes of memory the trees below roots have of
@@ -152,9 +164,9 @@ func Private(roots []int) (n uint64) {
 }
 
 // Look walks the running tree once before it is stopped: it warms the gadget
-// cache, and notes since when each sleeping thread sleeps.
+// cache, and notes since when each sleeping thread sleeps. Close must be called.
 func Look(roots []int, exclude map[int]bool) *Survey {
-	s := &Survey{Roots: roots, PIDs: map[int]bool{}, asleep: map[int]sleeping{}}
+	s := &Survey{Roots: roots, PIDs: map[int]bool{}, asleep: map[int]sleeping{}, many: map[int]bool{}}
 	s.own, s.err = procfs.ReadNamespaces(os.Getpid(), 0)
 	clock := schedClocks{}
 	queue := append([]int(nil), roots...)
@@ -165,9 +177,7 @@ func Look(roots []int, exclude map[int]bool) *Survey {
 		}
 		s.PIDs[pid] = true
 		if i < 4 {
-			if maps, err := procfs.ReadMaps(pid); err == nil {
-				tracee.FindGadgets(pid, maps)
-			}
+			s.look(pid)
 		}
 		tids, err := procfs.ReadTasks(pid)
 		if err != nil {
@@ -197,7 +207,7 @@ func New(tree *tracee.Tree, s *Survey) (*Collector, error) {
 	}
 	c := &Collector{
 		Image: image.New(), Refuse: &fault.Refusals{}, Tree: tree,
-		list: list, own: s.own, shared: map[sharedKey]*Shared{}, asleep: s.asleep,
+		list: list, own: s.own, shared: map[sharedKey]*Shared{}, asleep: s.asleep, survey: s,
 		tables: map[uint32]bool{}, sharing: map[uint32]*Task{}, unreported: map[int]bool{},
 	}
 	for i := range c.ids {
@@ -378,7 +388,10 @@ func (c *Collector) Close() error {
 func (c *Collector) Collect() error {
 	tasks := make([]*Task, len(c.Tree.Processes))
 	for i, p := range c.Tree.Processes {
-		tasks[i] = &Task{Process: p, facts: facts{pid: p.PID, at: p.At()}}
+		tasks[i] = &Task{Process: p, facts: facts{pid: p.PID, at: p.At(), alone: len(tasks) == 1}}
+		if c.survey.many[p.PID] {
+			tasks[i].facts.flags = &c.survey.flags
+		}
 	}
 	defer c.readAhead(tasks)()
 	for _, t := range tasks {

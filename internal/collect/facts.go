@@ -22,6 +22,10 @@ import (
 type facts struct {
 	pid int
 	at  int // below which /proc shows what belongs to its address space
+	// flags, when set, is the way to read a long memory map; alone: no page of it
+	// can be shared with another process of the tree.
+	flags *areaFlags
+	alone bool
 
 	base struct {
 		sync.Once
@@ -42,7 +46,19 @@ type facts struct {
 // readAreas reads the memory map.
 func (f *facts) readAreas() ([]procfs.Smap, error) {
 	a := &f.areas
-	a.Do(func() { a.smaps, a.err = procfs.ReadSmapsFlags(f.at) })
+	a.Do(func() {
+		if f.flags != nil {
+			if a.smaps, a.err = f.flags.read(f.at); a.err == nil {
+				for i := range a.smaps {
+					if m := &a.smaps[i]; !f.alone || m.Flags&procfs.VMMergeable != 0 {
+						m.SharedPages = 1 // nobody has counted them
+					}
+				}
+				return
+			}
+		}
+		a.smaps, a.err = procfs.ReadSmapsFlags(f.at)
+	})
 	return a.smaps, a.err
 }
 

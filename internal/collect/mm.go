@@ -65,6 +65,7 @@ func (c *Collector) readAreas(t *Task) error {
 	t.facts.areas.smaps = nil // they are copied below
 	t.Areas = make([]Area, 0, len(sm))
 	t.maps = make([]procfs.VMA, 0, len(sm))
+	records := make([]areaRecord, len(sm))
 	for i := range sm {
 		t.maps = append(t.maps, sm[i].VMA)
 	}
@@ -72,21 +73,33 @@ func (c *Collector) readAreas(t *Task) error {
 		if sm[i].Path == "[vsyscall]" {
 			continue // the kernel's own, in every task
 		}
-		a := Area{Smap: sm[i]}
-		if err := c.area(t, &a); err != nil {
+		t.Areas = append(t.Areas, Area{Smap: sm[i]})
+		a := &t.Areas[len(t.Areas)-1]
+		if err := c.area(t, a, &records[i]); err != nil {
 			return fmt.Errorf("area %#x-%#x (%s): %w", a.Start, a.End, a.Path, err)
 		}
-		t.Areas = append(t.Areas, a)
 	}
 	return nil
 }
 
-func (c *Collector) area(t *Task, a *Area) error {
-	e := &vma.VmaEntry{
-		Start: proto.Uint64(a.Start), End: proto.Uint64(a.End), Pgoff: proto.Uint64(a.Offset), Shmid: proto.Uint64(0),
-		Prot: proto.Uint32(prot(a)), Flags: proto.Uint32(0), Status: proto.Uint32(0), Fd: proto.Int64(-1),
-	}
-	a.Entry, a.Extra = e, &fm.VmaExtra{}
+// areaRecord is what the image has of an area, with its values: ten thousand of
+// them shall not be a hundred thousand allocations.
+type areaRecord struct {
+	entry vma.VmaEntry
+	extra fm.VmaExtra
+
+	start, end, pgoff, shmid, vmflags uint64
+	prot, flags, status               uint32
+	fd                                int64
+}
+
+func (c *Collector) area(t *Task, a *Area, r *areaRecord) error {
+	r.start, r.end, r.pgoff, r.prot, r.fd = a.Start, a.End, a.Offset, prot(a), -1
+	e := &r.entry
+	e.Start, e.End, e.Pgoff, e.Shmid = &r.start, &r.end, &r.pgoff, &r.shmid
+	e.Prot, e.Flags, e.Status, e.Fd = &r.prot, &r.flags, &r.status, &r.fd
+	r.extra.Vmflags = &r.vmflags
+	a.Entry, a.Extra = e, &r.extra
 	flags := uint32(unix.MAP_PRIVATE)
 	if a.Shared {
 		flags = unix.MAP_SHARED
@@ -143,7 +156,7 @@ func (c *Collector) area(t *Task, a *Area) error {
 	case strings.HasPrefix(a.Path, "/anon_hugepage"):
 		status |= VMAAnonPrivate
 		flags |= unix.MAP_ANONYMOUS
-		e.Pgoff = proto.Uint64(0)
+		r.pgoff = 0
 	case a.Ino != 0:
 		id, err := c.Files.MappedFile(t.At(), &a.VMA)
 		if err != nil {
@@ -161,7 +174,7 @@ func (c *Collector) area(t *Task, a *Area) error {
 	default:
 		status |= VMAAnonPrivate
 		flags |= unix.MAP_ANONYMOUS
-		e.Pgoff = proto.Uint64(0)
+		r.pgoff = 0
 		switch {
 		case a.Path == "[heap]":
 			status |= VMAHeap
@@ -171,7 +184,7 @@ func (c *Collector) area(t *Task, a *Area) error {
 			a.Extra.Name = proto.String(strings.TrimSuffix(strings.TrimPrefix(a.Path, "[anon:"), "]"))
 		}
 	}
-	e.Flags, e.Status = proto.Uint32(flags), proto.Uint32(status)
+	r.flags, r.status = flags, status
 	c.flagged(t, a)
 	return nil
 }
@@ -179,7 +192,7 @@ func (c *Collector) area(t *Task, a *Area) error {
 // flagged writes what the area's flags say. They may be unknown at first: it is
 // called again when they are known.
 func (c *Collector) flagged(t *Task, a *Area) {
-	a.Extra.Vmflags = proto.Uint64(uint64(a.Flags))
+	*a.Extra.Vmflags = uint64(a.Flags)
 	if a.HasKey && a.ProtectionKey != 0 {
 		a.Extra.Pkey = proto.Uint32(uint32(a.ProtectionKey))
 	}
@@ -197,7 +210,7 @@ func (c *Collector) flagged(t *Task, a *Area) {
 		flags |= unix.MAP_HUGETLB
 		a.Extra.HugeShift = proto.Uint32(shift(a.KernelPageSize))
 	}
-	a.Entry.Flags = proto.Uint32(flags)
+	*a.Entry.Flags = flags
 	status := a.Entry.GetStatus()
 	if name, ok := strings.CutPrefix(a.Path, "/memfd:"); ok && status&VMAMemfd != 0 {
 		a.Left = resource.ZeroMemfd(name) || resource.UnmapMemfd(name)

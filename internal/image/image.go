@@ -51,6 +51,7 @@ type part struct {
 	extra   [][]byte // what is behind them, nil where there is nothing in the part
 	decoded sync.Once
 	err     error // of that
+	read    int   // how many records there were
 }
 
 // Image is the metadata of one checkpoint. Adding is safe from several
@@ -130,12 +131,10 @@ func (im *Image) NamesOf(base string) (ids []int) {
 	return ids
 }
 
-// Count gives how many records a part has.
+// Count gives how many records a part had when the image was read.
 func (im *Image) Count(name string) int {
-	im.mu.Lock()
-	defer im.mu.Unlock()
 	if p := im.parts[name]; p != nil {
-		return max(len(p.records), len(p.raw))
+		return p.read
 	}
 	return 0
 }
@@ -172,6 +171,32 @@ func (p *part) decode(name string) error {
 	}
 	p.records, p.raw, p.extra = recs, nil, nil
 	return nil
+}
+
+// largePart is from how many bytes on a part is decoded ahead.
+const largePart = 64 << 10
+
+// DecodeAhead begins to decode large parts in the background, the last ones
+// first, since whoever reads the image begins at the front.
+func (im *Image) DecodeAhead() {
+	var large []string
+	for _, name := range im.order {
+		n := 0
+		for _, b := range im.parts[name].raw {
+			n += len(b)
+		}
+		if n >= largePart {
+			large = append(large, name)
+		}
+	}
+	if len(large) < 2 {
+		return
+	}
+	go func() {
+		for _, name := range slices.Backward(large) {
+			_, _ = im.Records(name) // an error is for who wants the part
+		}
+	}()
 }
 
 // All gives the messages of a part.
@@ -339,7 +364,7 @@ func Decode(b []byte) (*Image, error) {
 		if nr > (end-at)/8 {
 			return bad("part %s: %d records beyond the end", name, nr)
 		}
-		p.raw = make([][]byte, 0, nr)
+		p.raw, p.read = make([][]byte, 0, nr), nr
 		for i := range nr {
 			if !need(8) {
 				return bad("part %s: record beyond the end", name)

@@ -2,7 +2,9 @@ package procfs
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
+	"syscall"
 )
 
 // VMA is one area of /proc/PID/maps (proc_pid_maps(5)).
@@ -137,4 +139,26 @@ func (c *pathCache) set(raw []byte) {
 	} else {
 		c.path = string(name)
 	}
+}
+
+// ReadMapsUpTo is ReadMaps of a process whose map has fewer than most bytes of text.
+// Of another one it gives no areas, and whole is false.
+func ReadMapsUpTo(pid, most int) (maps []VMA, whole bool, err error) {
+	p := path(pid, 0, "maps")
+	fd, err := openRead(p, 0)
+	if err == nil {
+		defer syscall.Close(fd)
+		b, n := make([]byte, most), 0
+		if n, err = fill(fd, b); err == nil {
+			if n == most {
+				return nil, false, nil
+			}
+			if maps, err = ParseMaps(b[:n]); err != nil {
+				err = fmt.Errorf("%s: %w", p, err)
+			}
+			return maps, true, err
+		}
+	}
+	maps, err = noneWithoutMM([]VMA(nil), taskError(pid, 0, p, err))
+	return maps, true, err
 }

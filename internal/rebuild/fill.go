@@ -39,6 +39,9 @@ const (
 	// uffdFrom is how much there must be for a userfaultfd to be worth its
 	// making, about 30 µs.
 	uffdFrom = 1 << 20
+	// uffdArea is how much there must be on an average in each area, which takes
+	// some µs to register.
+	uffdArea = 64 << 10
 	hugeSize = 2 << 20
 	// fillVector bounds the ranges of one process_vm_writev (IOV_MAX).
 	fillVector = 1024
@@ -153,9 +156,11 @@ func (b *builder) hugeIn(p *proc, a *area) bool {
 	return mayBeHuge(p, a) && (a.flags()&procfs.VMHugePage != 0 || thpAlways())
 }
 
-// mayBeHuge tells whether the program has nothing against huge pages in an area.
+// mayBeHuge tells whether an area has room for huge pages, and the program
+// nothing against them.
 func mayBeHuge(p *proc, a *area) bool {
-	return !p.mm.GetThpDisabled() && a.is(collect.VMAAnonPrivate) && a.flags()&procfs.VMNoHugePage == 0
+	first := (a.GetStart() + hugeSize - 1) &^ (hugeSize - 1)
+	return first+hugeSize <= a.GetEnd() && !p.mm.GetThpDisabled() && a.is(collect.VMAAnonPrivate) && a.flags()&procfs.VMNoHugePage == 0
 }
 
 // add notes a piece. Of an area with huge pages, whole ones are written, which
@@ -221,7 +226,7 @@ func (f *filling) put(x piece) {
 func (b *builder) carryOut(p *proc, f *filling) error {
 	t := &target{p: p, uffd: -1}
 	defer t.close()
-	if f.freshLen >= uffdFrom || f.small {
+	if f.freshLen >= uffdFrom && f.freshLen/uint64(len(f.areas)) >= uffdArea || f.small {
 		if err := t.register(f.areas); err != nil && len(p.lazy) > 0 {
 			return fmt.Errorf("pid %d: userfaultfd: %w", p.pid, err)
 		}

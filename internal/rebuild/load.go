@@ -53,6 +53,7 @@ type proc struct {
 	mmx            *fm.MmExtra
 	pages          *fm.PageRuns
 	areas          []area
+	paged          []bool // of its areas: some page of it is in the store
 	fs             *criu_fs.FsEntry
 	table          []*fdinfo.FdinfoEntry
 	zombie         bool

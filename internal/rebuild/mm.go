@@ -3,7 +3,6 @@ package rebuild
 import (
 	"fmt"
 	"slices"
-	"sort"
 
 	"golang.org/x/sys/unix"
 
@@ -245,9 +244,12 @@ func (b *builder) mapAreas(q *queue, p *proc, kept []bool) error {
 	if err := b.sendTemporary(q, send); err != nil {
 		return err
 	}
-	for i := range p.areas {
+	for i, end := 0, 0; i < len(p.areas); i++ {
 		a := &p.areas[i]
-		if kept[i] || a.special() {
+		if kept[i] || a.special() || i < end {
+			continue
+		}
+		if end = b.mapRun(q, p, kept, i); end > i {
 			continue
 		}
 		if a.is(collect.VMAAio | collect.VMAUring) {
@@ -291,17 +293,22 @@ func (b *builder) mapAreas(q *queue, p *proc, kept []bool) error {
 // firstProt gives the protection while pages are filled in.
 func (b *builder) firstProt(p *proc, i int) uint32 {
 	a := &p.areas[i]
-	if !a.shared() && b.hasPages(p, a) {
+	if !a.shared() && p.hasPages(i) {
 		return a.GetProt() | unix.PROT_WRITE | unix.PROT_READ
 	}
 	return a.GetProt()
 }
 
 // hasPages tells whether any page of an area is in the store.
-func (b *builder) hasPages(p *proc, a *area) bool {
-	v := p.pages.GetVaddr()
-	i := sort.Search(len(v), func(i int) bool { return v[i]+p.pages.GetPages()[i]*sys.PageSize > a.GetStart() })
-	return i < len(v) && v[i] < a.GetEnd()
+func (p *proc) hasPages(i int) bool {
+	if p.paged == nil {
+		p.paged = make([]bool, len(p.areas))
+		pages := newCursor(p.pages)
+		for k := range p.areas {
+			_, _, _, p.paged[k] = pages.peek(p.areas[k].GetStart(), p.areas[k].GetEnd())
+		}
+	}
+	return p.paged[i]
 }
 
 // protect sets the protections that filling needed otherwise, and advice.

@@ -162,6 +162,7 @@ func Run(ctx context.Context, im *image.Image, o Options) (_ *Result, err error)
 	defer sys.QuietStops()()
 	b := newBuilder(im, o)
 	b.room = sys.ReserveFDs(im.Count("files"))
+	im.DecodeAhead()
 	defer func() {
 		if err != nil {
 			b.undo()

@@ -274,75 +274,10 @@ func (k regular) Open(r *Restore, e *fdinfo.FileEntry) (int, error) {
 	return fd, nil
 }
 
-// openNow opens a file without waiting for another's lease to be given up, which
-// takes fs.lease-break-time: then it is refused, with all others that have one.
-// (The holder is asked to give the lease up, as by any other open. To look into
-// /proc/locks before would cost every restore an RCU grace period, some
-// milliseconds: fs/locks.c takes a percpu_rw_semaphore for it.) While it is open
-// in the same way already nobody can have one (fcntl(2), F_SETLEASE).
-func (r *Restore) openNow(reg *regfile.RegFileEntry, flags int, x *fm.FileExtra) (int, error) {
-	if flags&(unix.O_PATH|unix.O_NONBLOCK) != 0 || reg.GetMode()&unix.S_IFMT != unix.S_IFREG {
-		return r.openFile(reg.GetName(), flags, x)
-	}
-	mode := flags & unix.O_ACCMODE
-	if r.before.name == reg.GetName() && r.before.mode == mode {
-		return r.openFile(reg.GetName(), flags, x)
-	}
-	r.before.name = ""
-	fd, err := r.openFile(reg.GetName(), flags|unix.O_NONBLOCK, x)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		r.checkLeases()
-		if refused := r.Refuse.Err(); refused != nil {
-			return -1, refused
-		}
-		return r.openFile(reg.GetName(), flags, x) // it is gone already
-	}
-	if err != nil {
-		return -1, err
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags); err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("%s: flags %#o: %w", reg.GetName(), flags, err)
-	}
-	r.before.name, r.before.mode = reg.GetName(), mode
-	return fd, nil
-}
-
 // Late: a file of /proc that shows a task is opened when that exists.
 func (regular) Late(r *Restore, e *fdinfo.FileEntry) bool {
 	rest, ok := strings.CutPrefix(e.GetReg().GetName(), "/proc/")
 	return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' && r.Extra(e.GetId()).GetFstype() == "proc"
-}
-
-// openFile opens a file by the path that the kernel gave for it. That path had no
-// symbolic link in it; if one has come since, it may lead whoever restores to a
-// file that the program's user could not open, so that only the very same inode
-// will do (x, nil when it is not known).
-func (r *Restore) openFile(name string, flags int, x *fm.FileExtra) (int, error) {
-	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_NO_SYMLINKS}
-	if flags&unix.O_PATH == 0 {
-		how.Flags |= unix.O_NOCTTY
-	}
-	dir, base := r.paths.at(name)
-	for {
-		fd, err := unix.Openat2(dir, base, &how)
-		switch {
-		case err == nil:
-			return fd, nil
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.ENOSYS):
-			if fd, err = unix.Open(name, int(how.Flags), 0); err == nil {
-				return fd, nil
-			}
-			return -1, fmt.Errorf("%s: open: %w", name, err)
-		case errors.Is(err, unix.ELOOP):
-			return openLinked(name, int(how.Flags), x)
-		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
-			return -1, fault.Errorf(fault.ErrRefused, "%s: the file is gone: %w", name, err)
-		default:
-			return -1, fmt.Errorf("%s: open: %w", name, err)
-		}
-	}
 }
 
 // openLinked opens a file through symbolic links, if it is the one that was saved.

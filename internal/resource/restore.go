@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -84,12 +85,7 @@ type Restore struct {
 	commits []func() error
 	undos   []func()
 	last    []func() error
-	paths   dirCache
-	// before is the regular file that was opened last, and stays open.
-	before struct {
-		name string
-		mode int // O_ACCMODE
-	}
+	opener
 }
 
 // NewRestore reads the files' parts of an image.
@@ -274,7 +270,26 @@ func (r *Restore) Late(id uint32) bool {
 }
 
 func (r *Restore) openAll(late bool) (any bool, err error) {
-	for _, id := range r.order {
+	var ahead map[uint32]bool
+	if !late {
+		var wait func()
+		if ahead, wait, err = r.openAhead(); err != nil {
+			return false, err
+		}
+		defer wait()
+		first := slices.DeleteFunc(slices.Clone(r.order), func(id uint32) bool { return ahead[id] })
+		if any, err = r.openThese(first, late); err != nil || len(ahead) == 0 {
+			return any, err
+		}
+		wait()
+	}
+	later, err := r.openThese(r.order, late)
+	return any || later, err
+}
+
+// openThese opens those of some files that are late, or those that are not.
+func (r *Restore) openThese(ids []uint32, late bool) (any bool, err error) {
+	for _, id := range ids {
 		l := r.Late(id)
 		any = any || l
 		if l != late {

@@ -99,3 +99,12 @@ func ChildSubreaper() (bool, error) {
 	}
 	return v != 0, nil
 }
+
+// Mlock2 locks memory (mlock2(2), Linux 4.4).
+func Mlock2(b []byte, flags int) error {
+	_, _, e := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags))
+	if e != 0 {
+		return e
+	}
+	return nil
+}

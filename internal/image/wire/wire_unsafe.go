@@ -113,9 +113,11 @@ func (f *field) appendList(b []byte, p unsafe.Pointer) []byte {
 // decode decodes b into the struct at p.
 func (m *message) decode(b []byte, p unsafe.Pointer, d *decoder) error {
 	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%v: %w", m.typ, protowire.ParseError(n))
+		num, typ, n := protowire.Number(b[0]>>3), protowire.Type(b[0]&7), 1
+		if b[0] >= 0x80 || num == 0 { // it is longer, or none
+			if num, typ, n = protowire.ConsumeTag(b); n < 0 {
+				return fmt.Errorf("%v: %w", m.typ, protowire.ParseError(n))
+			}
 		}
 		if num > protowire.MaxValidNumber {
 			return fmt.Errorf("%v: field number %d", m.typ, num)
@@ -230,7 +232,11 @@ func (f *field) scalar(b []byte) (x uint64, n int) {
 	case kindFixed64:
 		return protowire.ConsumeFixed64(b)
 	}
-	x, n = protowire.ConsumeVarint(b)
+	if len(b) > 0 && b[0] < 0x80 {
+		x, n = uint64(b[0]), 1
+	} else {
+		x, n = protowire.ConsumeVarint(b)
+	}
 	switch f.kind {
 	case kindZigzag32:
 		x = uint64(protowire.DecodeZigZag(x & 0xffffffff))

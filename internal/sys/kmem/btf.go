@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -25,6 +26,7 @@ const (
 	kindVolatile = 9
 	kindConst    = 10
 	kindRestrict = 11
+	kindFunc     = 12
 	kindProto    = 13
 	kindVar      = 14
 	kindDatasec  = 15
@@ -115,20 +117,25 @@ func (t *types) find(name string) uint32 {
 	if id, ok := t.structs[name]; ok {
 		return id
 	}
-	found := uint32(0)
+	found := t.findKind(name, kindStruct, kindUnion)
+	t.structs[name] = found
+	return found
+}
+
+// findKind gives the first type of a name that is of one of some kinds, 0 when
+// there is none.
+func (t *types) findKind(name string, kinds ...int) uint32 {
 	if i := bytes.Index(t.strs, []byte("\x00"+name+"\x00")); i >= 0 && name != "" {
 		for id, at := range t.at {
 			if id == 0 || t.word(int(at)) != uint32(i+1) {
 				continue
 			}
-			if kind, _ := t.kind(int(at)); kind == kindStruct || kind == kindUnion {
-				found = uint32(id)
-				break
+			if kind, _ := t.kind(int(at)); slices.Contains(kinds, kind) {
+				return uint32(id)
 			}
 		}
 	}
-	t.structs[name] = found
-	return found
+	return 0
 }
 
 // plain gives the type behind names and qualifiers.
