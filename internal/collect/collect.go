@@ -141,12 +141,41 @@ type Survey struct {
 	many    map[int]bool
 	flags   areaFlags
 	opening sync.WaitGroup
+	// kernel is a reader of the kernel's memory, opened ahead where it is likely
+	// to be needed.
+	kernel    *kmem.Reader
+	kernelErr error
+	reading   bool
+}
+
+// readKernel begins to open a reader of the kernel's memory.
+func (s *Survey) readKernel() {
+	if !s.reading {
+		s.reading = true
+		s.opening.Go(func() { s.kernel, s.kernelErr = kmem.Open() })
+	}
+}
+
+// takeKernel gives that reader, which is the caller's then.
+func (s *Survey) takeKernel() (*kmem.Reader, error) {
+	if !s.reading {
+		return kmem.Open()
+	}
+	s.opening.Wait()
+	s.reading = false
+	r, err := s.kernel, s.kernelErr
+	s.kernel = nil
+	return r, err
 }
 
 // Close gives back what the survey holds.
 func (s *Survey) Close() {
 	s.opening.Wait()
 	s.flags.close()
+	if s.kernel != nil {
+		s.kernel.Close()
+		s.kernel = nil
+	}
 }
 
 // Private gives about how many bytes of memory the trees below roots have of
@@ -187,6 +216,9 @@ func Look(roots []int, exclude map[int]bool) *Survey {
 		for _, tid := range tids {
 			if sl, ok := asleep(pid, tid, clock, notes); ok {
 				s.asleep[tid] = sl
+				if len(tids) > 1 && sl.inMemory() {
+					s.readKernel()
+				}
 			}
 			kids, _ := procfs.ReadChildren(pid, tid)
 			queue = append(queue, kids...)
@@ -214,7 +246,7 @@ func New(tree *tracee.Tree, s *Survey) (*Collector, error) {
 		c.ids[i] = &kcmpSet{what: kobjKinds[i], known: map[int]uint32{}}
 	}
 	c.Files = resource.NewDump(c.Image, c.Refuse)
-	c.Files.InTree = c.inTree
+	c.Files.InTree, c.Files.OpenKernel = c.inTree, s.takeKernel
 	c.Files.InThreads = c.inThreads
 	return c, nil
 }

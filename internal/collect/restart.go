@@ -29,6 +29,7 @@ type sleeping struct {
 	args   [6]uint64
 	wanted time.Duration
 	until  time.Time // by this process's monotonic clock
+	noted  bool      // by an earlier checkpoint, which interrupted it
 }
 
 // schedClock relates one processor's scheduler clock to time.Now. Each has its
@@ -123,7 +124,7 @@ func asleep(pid, tid int, c schedClocks, notes func() []waits.Wait) (sleeping, b
 			if w.TID == tid && w.Holds(s.args, ran) {
 				s.nr = w.Nr
 				s.until = now.Add(time.Duration(w.Until - waits.Now()))
-				s.wanted = max(time.Until(s.until), 0)
+				s.wanted, s.noted = max(time.Until(s.until), 0), true
 				return s, true
 			}
 		}
@@ -216,6 +217,13 @@ func (c *Collector) restartBlock(t *Task, th *tracee.Thread) *fm.RestartBlock {
 	}
 	nr, args := callOf(&th.Regs)
 	s, ok := c.asleep[th.TID]
+	if c.doubtful(t, nr, args, s, ok) {
+		left, call, known, err := c.Files.RestartLeft(th.TID, nr, args, hostClock)
+		if err == nil && known {
+			t.waits = append(t.waits, waits.Wait{TID: th.TID, Nr: call, Args: args, Until: waits.Now() + left})
+			return &fm.RestartBlock{Nr: proto.Uint32(uint32(call)), RemainingNs: proto.Int64(max(left+int64(c.Elapsed()), 0))}
+		}
+	}
 	if ok && (nr == s.nr || nr == unix.SYS_RESTART_SYSCALL) && args == s.args {
 		left := max(min(time.Until(s.until)+c.Elapsed(), s.wanted), 0)
 		t.waits = append(t.waits, waits.Wait{TID: th.TID, Nr: s.nr, Args: args, Until: waits.Now() + int64(time.Until(s.until))})
@@ -230,6 +238,86 @@ func (c *Collector) restartBlock(t *Task, th *tracee.Thread) *fm.RestartBlock {
 		return &fm.RestartBlock{Nr: proto.Uint32(uint32(nr)), RemainingNs: proto.Int64(int64(d))}
 	}
 	return &fm.RestartBlock{Nr: proto.Uint32(uint32(nr)), RemainingNs: proto.Int64(-1)}
+}
+
+// doubtful tells whether what was seen of a thread's sleep may not be true: nothing
+// was seen, or its limit lies in memory that others may have written to since.
+func (c *Collector) doubtful(t *Task, nr uint64, args [6]uint64, s sleeping, seen bool) bool {
+	if !seen || nr != s.nr && nr != unix.SYS_RESTART_SYSCALL || args != s.args {
+		return timed(nr, args)
+	}
+	return s.inMemory() && (len(t.Threads) > 1 || c.threadsIn(t.VM) > 1 || t.sharedAt(s.limitAt()))
+}
+
+// timed tells whether a call that has a restart block may have a limit that is
+// kept there, and not in its arguments: a moment is a moment.
+func timed(nr uint64, a [6]uint64) bool {
+	const (
+		timerAbstime  = 1
+		futexCmdMask  = 127
+		futexWait     = 0
+		futexWaitBits = 9
+	)
+	switch nr {
+	case sys.NrPoll:
+		return int32(a[2]) > 0
+	case unix.SYS_NANOSLEEP:
+		return true
+	case unix.SYS_CLOCK_NANOSLEEP:
+		return a[1]&timerAbstime == 0
+	case unix.SYS_FUTEX:
+		return a[1]&futexCmdMask == futexWait && a[3] != 0
+	case unix.SYS_RESTART_SYSCALL:
+		return a[0] < 4096 || a[1]&futexCmdMask != futexWaitBits || a[1] >= 4096
+	}
+	return false
+}
+
+// limitAt gives where the limit of a call is, 0 when it is none of memory.
+func (s *sleeping) limitAt() uint64 {
+	switch s.nr {
+	case unix.SYS_NANOSLEEP:
+		return s.args[0]
+	case unix.SYS_CLOCK_NANOSLEEP:
+		return s.args[2]
+	case unix.SYS_FUTEX:
+		return s.args[3]
+	}
+	return 0
+}
+
+// inMemory tells whether the limit was read from the program's memory: not where
+// a note has it.
+func (s *sleeping) inMemory() bool { return !s.noted && s.limitAt() != 0 }
+
+// sharedAt tells whether an address is one of memory that others may have mapped.
+func (t *Task) sharedAt(addr uint64) bool {
+	for i := range t.Areas {
+		if a := &t.Areas[i]; a.Start <= addr && addr < a.End {
+			return a.Shared
+		}
+	}
+	return false
+}
+
+// hostClock gives a clock's time as the kernel keeps it, which no time namespace
+// shifts.
+func hostClock(id int) int64 {
+	var t unix.Timespec
+	if unix.ClockGettime(int32(id), &t) != nil {
+		return 0
+	}
+	o, err := procfs.ReadTimensOffsets(os.Getpid())
+	if err != nil {
+		return t.Nano()
+	}
+	switch id {
+	case unix.CLOCK_MONOTONIC:
+		return t.Nano() - nanos(o.Monotonic)
+	case unix.CLOCK_BOOTTIME:
+		return t.Nano() - nanos(o.Boottime)
+	}
+	return t.Nano()
 }
 
 // shorten makes an epoll_wait that the freeze broke off, and that is issued

@@ -19,6 +19,7 @@ import (
 	"github.com/fermata-cr/fermata/internal/image/wire"
 	"github.com/fermata-cr/fermata/internal/procfs"
 	"github.com/fermata-cr/fermata/internal/sys"
+	"github.com/fermata-cr/fermata/internal/sys/kmem"
 )
 
 // File is one open file description of the tasks being collected.
@@ -149,6 +150,8 @@ type Dump struct {
 	// (deleted files, SaveFiles): they are copied, sparse, when the memory is,
 	// while the tasks stand still. name is unique in the checkpoint.
 	Content func(name string, f *File) error
+	// OpenKernel, when set, opens what Kernel gives.
+	OpenKernel func() (*kmem.Reader, error)
 	// List, when set, has a task tell which descriptors it has; nil when /proc is
 	// to be asked.
 	List func(pid int) ([]int, error)

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fermata-cr/fermata/internal/sys"
 	"github.com/fermata-cr/fermata/internal/sys/kmem"
@@ -23,7 +27,11 @@ func (d *Dump) Kernel() (*kmem.Reader, error) {
 		err error
 	}
 	o, _ := Value(d, kernelKey{}, func() (opened, error) {
-		r, err := kmem.Open()
+		open := kmem.Open
+		if d.OpenKernel != nil {
+			open = d.OpenKernel
+		}
+		r, err := open()
 		if err == nil {
 			d.atClose = append(d.atClose, r.Close)
 		}
@@ -84,6 +92,56 @@ func (d *Dump) Overruns(pid int) (map[int32]int64, error) {
 		return nil, fmt.Errorf("pid %d: timers: %w", pid, err)
 	}
 	return all, nil
+}
+
+// RestartLeft gives the time that is left of a thread's interrupted system call, as
+// its restart block says (struct restart_block, include/linux/restart_block.h), and
+// which call it is: nr, or where that is restart_syscall(2) the one whose arguments
+// the block has. ok is false where it is none of those with a limit that is kept
+// so. The kernel keeps moments, by clocks that no time namespace shifts: now gives
+// what time it is.
+func (d *Dump) RestartLeft(tid int, nr uint64, args [6]uint64, now func(clock int) int64) (left int64, call uint64, ok bool, err error) {
+	k, err := d.Kernel()
+	if err != nil {
+		return 0, 0, false, err
+	}
+	fd, err := unix.PidfdOpen(tid, sys.PidfdThread)
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("thread %d: pidfd_open: %w", tid, err)
+	}
+	defer unix.Close(fd)
+	b := k.Thread(fd, tid).In("restart_block", "restart_block")
+	is := func(call uint64) bool { return nr == call || nr == unix.SYS_RESTART_SYSCALL }
+	const (
+		futexCmdMask = 127
+		futexWait    = 0
+	)
+	clock, pointer := args[0] < 16, args[0] >= 4096 // what the first argument can be
+	sleep := func(call uint64) (int64, uint64, bool) {
+		id := b.Int("nanosleep.clockid")
+		if id != unix.CLOCK_MONOTONIC && id != unix.CLOCK_BOOTTIME {
+			return 0, 0, false // of processor time, say
+		}
+		return int64(b.Uint("nanosleep.expires")) - now(id), call, true
+	}
+	switch {
+	case is(unix.SYS_CLOCK_NANOSLEEP) && clock && args[1] == 0 && b.Uint("nanosleep.rmtp") == args[3]:
+		left, call, ok = sleep(unix.SYS_CLOCK_NANOSLEEP)
+	case is(unix.SYS_NANOSLEEP) && pointer && b.Uint("nanosleep.rmtp") == args[1]:
+		left, call, ok = sleep(unix.SYS_NANOSLEEP)
+	case is(unix.SYS_FUTEX) && pointer && args[1]&futexCmdMask == futexWait && b.Uint("futex.uaddr") == args[0] && b.Uint("futex.val") == args[2]&math.MaxUint32:
+		left, call, ok = int64(b.Uint("futex.time"))-now(unix.CLOCK_MONOTONIC), unix.SYS_FUTEX, true
+	case is(sys.NrPoll) && b.Uint("poll.ufds") == args[0] && b.Uint("poll.nfds") == args[1]&math.MaxUint32 && b.Int("poll.has_timeout") != 0:
+		end := "poll.end_time."
+		if !b.Has("poll.end_time") {
+			end = "poll."
+		}
+		left, call, ok = int64(b.Uint(end+"tv_sec"))*1e9+int64(b.Uint(end+"tv_nsec"))-now(unix.CLOCK_MONOTONIC), sys.NrPoll, true
+	}
+	if err := k.Err(); err != nil {
+		return 0, 0, false, fmt.Errorf("thread %d: restart block: %w", tid, err)
+	}
+	return left, call, ok && left > -int64(time.Hour), nil
 }
 
 // Undo is what is taken back from a semaphore when a process ends (semop(2),

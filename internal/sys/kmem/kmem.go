@@ -274,17 +274,28 @@ func (r *Reader) PID(o Object) int {
 // Process gives the struct task_struct of a process's leader by a pidfd of this
 // process's.
 func (r *Reader) Process(pidfd, pid int) Object {
+	const tgid = 1 // PIDTYPE_TGID
+	return r.taskOf(pidfd, pid, tgid)
+}
+
+// Thread gives the struct task_struct of a thread by a pidfd of it (PIDFD_THREAD,
+// Linux 6.9).
+func (r *Reader) Thread(pidfd, tid int) Object {
+	const pid = 0 // PIDTYPE_PID
+	return r.taskOf(pidfd, tid, pid)
+}
+
+func (r *Reader) taskOf(pidfd, pid int, as uint64) Object {
 	f := r.File(pidfd)
 	for _, p := range []uint64{f.Ptr("f_inode", "inode").Uint("i_private"), f.Uint("private_data")} { // since Linux 6.9, before
-		const tgid = 1 // PIDTYPE_TGID
 		if o := r.At("pid", p); p != 0 && r.err == nil && r.PID(o) == pid {
-			node := r.Pointer(o.Addr + o.Offset("tasks") + 8*tgid)
+			node := r.Pointer(o.Addr + o.Offset("tasks") + 8*as)
 			t := r.At("hlist_node", node).Of("task_struct", "pid_links")
-			t.Addr -= 16 * tgid
+			t.Addr -= 16 * as
 			return t
 		}
 	}
-	r.fail(fmt.Errorf("%w: no process %d", ErrChanged, pid))
+	r.fail(fmt.Errorf("%w: no task %d", ErrChanged, pid))
 	return Object{r: r, Type: "task_struct"}
 }
 
