@@ -74,7 +74,8 @@ func (o *other) health() string {
 		}
 		n, wrong := o.read()
 		if wrong != 0 {
-			return fmt.Sprintf("%d self-checks failed", wrong)
+			b, _ := os.ReadFile(o.said)
+			return fmt.Sprintf("%d self-checks failed: %s", wrong, b[:min(len(b), 1000)])
 		}
 		if n > from+3 {
 			break
@@ -142,11 +143,21 @@ func text(b []byte) (p, w uint64) {
 }
 
 // killAll kills fermata at all points of an other's checkpoint, n times.
-func killAll(t *testing.T, n int, begin func() *other) {
+func killAll(t *testing.T, n int, begin func() *other) { t.Helper(); killAt(t, "", n, begin) }
+
+// killAt kills fermata up to 60 µs behind one point of an other's checkpoint, n
+// times.
+func killAt(t *testing.T, at string, n int, begin func() *other) {
+	t.Helper()
 	dir := t.TempDir()
 	o := begin()
 	defer func() { o.kill() }()
 	points, _, times := trace(t, o.target, dir)
+	if at != "" {
+		if points = []string{at}; times[at] == 0 {
+			t.Fatalf("%s: no point of this run", at)
+		}
+	}
 	harmed := 0
 	for i := range n {
 		p := points[i%len(points)]
@@ -155,7 +166,7 @@ func killAll(t *testing.T, n int, begin func() *other) {
 			nth += rand.IntN(times[p])
 		}
 		fault := fmt.Sprintf("FERMATA_FAULT=kill:%s:%d", p, nth)
-		if i%3 == 2 {
+		if i%3 == 2 || at != "" {
 			fault += fmt.Sprintf(":%d", rand.IntN(60))
 		}
 		r := start(t, o.target, dir, []string{fault})

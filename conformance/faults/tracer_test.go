@@ -13,7 +13,7 @@ func TestKillTracer(t *testing.T) {
 	bin := compile(t, "tracer")
 	broken := uint64(0)
 	last := ""
-	killAll(t, count(150), func() *other {
+	begin := func() *other {
 		o := startOther(t, words, bin)
 		last = o.cmd.Args[1]
 		o.more = func() string {
@@ -23,6 +23,9 @@ func TestKillTracer(t *testing.T) {
 			return ""
 		}
 		return o
-	})
+	}
+	killAll(t, count(150), begin)
+	// While the tracees are let go, which nothing may do twice.
+	killAt(t, "traced.pay", count(40), begin)
 	t.Logf("stops that the tracer saw of what no program may notice: at most %d of one program", broken)
 }

@@ -6,8 +6,9 @@
 // It parks in futex_waitv on two words: the sequence word, which the controller
 // bumps to hand over a batch, and the owner word, a robust futex that the
 // kernel marks and wakes when the controller's thread dies. The owner is looked
-// at before every call; once it is gone the undo list runs and the slot's way
-// home puts the thread back where it was.
+// at before every call but those that go with the one before them; once it is
+// gone the undo list runs and the slot's way home puts the thread back where it
+// was.
 
 #include "textflag.h"
 
@@ -84,6 +85,8 @@ loop:
 	TESTQ	R12, R12
 	JZ	end
 	TESTL	BP, BP
+	JNZ	owned
+	TESTL	$4, 72(R13)		// goes with the call before it
 	JNZ	owned
 	MOVQ	0x10(BX), R8
 	TESTL	$0x40000000, (R8)

@@ -15,20 +15,25 @@ import (
 // die. Both carry out the same list of calls, which lies in a slot of its own. It
 // grows by the calls for one tracee after the other, and shrinks from its front
 // while they are carried out, by calls of its own (futex(2), FUTEX_WAKE_OP: an
-// addition to a word): wherever the controller dies, what is left is what is owed.
+// addition to a word).
+//
+// None of these calls may be carried out twice: a tracee that was let go may be in
+// its next stop already, of which its tracer has not heard. So those for one
+// tracee, and by how much the list shrinks by them, go together (Slot.GoWith):
+// wherever the controller dies, what is left is what is owed.
 
 // Owing is what a tracer owes its tracees.
 type Owing struct {
 	e    *Executor
 	s    *Slot
-	done int // up to which call the list shrinks already
+	from int // the first call for the tracee that is being added
 	must map[int]string
 }
 
 const (
-	// most is after how many calls the list must have shrunk: a number of twelve
-	// bits with a sign has to hold their size.
-	most = 2047/callSize - 2
+	// most is how many calls there can be for one tracee: a number of twelve bits
+	// with a sign has to hold their size.
+	most = 2047 / callSize
 
 	futexWakeOp = 5
 	futexAdd    = 1 // FUTEX_OP_ADD
@@ -46,10 +51,13 @@ func (g *Guest) Owe(e *Executor) (*Owing, error) {
 }
 
 // Room tells whether the calls for one more tracee fit.
-func (o *Owing) Room() bool { return o.s.Room(2*most, 512) }
+func (o *Owing) Room() bool { return o.s.Room(most, 512) }
 
 func (o *Owing) add(name string, nr uintptr, args ...uint64) {
 	n := o.s.Add(nr, args...)
+	if n > o.from {
+		o.s.GoWith(n)
+	}
 	if name != "" {
 		o.must[n] = name
 	}
@@ -59,31 +67,26 @@ func (o *Owing) ptrace(name string, x Traced, req, addr, data uint64) {
 	o.add(name, unix.SYS_PTRACE, req, uint64(x.TID), addr, data)
 }
 
-// shrink makes the list begin behind what it has so far. The place goes before
-// the number: in between there are too many calls, which do nothing (commit).
+// shrink makes the list begin behind the calls for a tracee, and these in it.
 func (o *Owing) shrink() {
-	n := o.s.n + 2 - o.done
+	n := o.s.n + 3 - o.from
 	if n > most {
-		panic("tracee: too many calls at once")
+		panic("tracee: too many calls for one tracee")
 	}
 	by := func(off int, v int) {
 		op := uint64(futexAdd)<<28 | uint64(v&0xfff)<<12
 		o.add("shrinking the list", unix.SYS_FUTEX, o.s.addr+uint64(dataEnd), futexWakeOp, 0, 0, o.e.addr+uint64(off), op)
 	}
+	begin := o.s.addr + uint64(offCalls+o.from*callSize)
+	carry := (begin+uint64(n*callSize))>>32 - begin>>32 // of an addition to 32 bits
 	by(offUndo, n*callSize)
+	by(offUndo+4, int(carry))
 	by(offUndoN, -n)
-	o.done = o.s.n
+	o.from = o.s.n
 }
 
 // commit puts in force what was added.
-func (o *Owing) commit() {
-	for i := range most {
-		if o.s.n+i < maxCalls {
-			o.s.set(o.s.n+i, unix.SYS_GETPID)
-		}
-	}
-	atomic.StoreUint32(o.e.word(offUndoN), uint32(o.s.n))
-}
+func (o *Owing) commit() { atomic.StoreUint32(o.e.word(offUndoN), uint32(o.s.n)) }
 
 // Stop is what is known of a tracee that was interrupted.
 type Stop struct {
@@ -108,17 +111,17 @@ func (o *Owing) Add(x Traced, st Stop) error {
 			o.add("", unix.SYS_RT_SIGTIMEDWAIT, set, 0, zero, 8)
 		}
 	}
-	o.add("", unix.SYS_WAIT4, uint64(x.TID), 0, unix.WALL|unix.WNOHANG, 0)
+	// Its end, should somebody kill it, is left for its tracer to hear of.
+	const stop = unix.WSTOPPED | unix.WALL
+	o.add("", unix.SYS_WAITID, unix.P_PID, uint64(x.TID), 0, stop|unix.WNOHANG, 0)
 	if st.Reissue != nil {
 		o.ptrace("blocking its signals", x, sys.PtraceSetSigmask, 8, o.s.Put(le.AppendUint64(nil, ^uint64(0))))
 		o.ptrace("its registers", x, sys.PtraceSetRegs, 0, o.s.Put(st.Reissue))
 		o.ptrace("going back to its system call", x, sys.PtraceSyscall, 0, 0)
-		o.add("", unix.SYS_WAIT4, uint64(x.TID), 0, unix.WALL, 0)
-		o.shrink()
+		o.add("", unix.SYS_WAITID, unix.P_PID, uint64(x.TID), 0, stop, 0)
 		o.ptrace("its signal mask", x, sys.PtraceSetSigmask, 8, o.s.Put(le.AppendUint64(nil, st.Mask)))
 	}
 	take()
-	o.shrink()
 	o.ptrace("letting it go on", x, st.Request, 0, 0)
 	o.shrink()
 	o.commit()
@@ -134,10 +137,18 @@ func (o *Owing) Pay() error {
 	for i := 0; i < o.s.n; {
 		o.e.Reset()
 		first := i
-		for ; i < o.s.n && o.e.Room(1, 0); i++ {
-			from := o.s.mem[offCalls+i*callSize:][:callSize]
-			n := o.e.Add(0)
-			copy(o.e.mem[offCalls+n*callSize:][:callSize], from)
+		for i < o.s.n {
+			all := 1
+			for i+all < o.s.n && o.s.goesWith(i+all) {
+				all++
+			}
+			if !o.e.Room(all, 0) {
+				break
+			}
+			for end := i + all; i < end; i++ {
+				n := o.e.Add(0)
+				copy(o.e.mem[offCalls+n*callSize:][:callSize], o.s.mem[offCalls+i*callSize:])
+			}
 		}
 		if err := o.e.Run(); err != nil {
 			return err

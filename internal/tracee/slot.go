@@ -69,6 +69,7 @@ const (
 	flagRemove  = 1
 	stopOnError = 1
 	bornFlag    = 2
+	goesWith    = 4
 )
 
 // MaxCalls is how many calls one batch can hold; DataSize how many bytes of
@@ -158,13 +159,20 @@ func (s *Slot) Use(call, arg, from int) {
 }
 
 // StopOnError makes the batch end at a call that fails.
-func (s *Slot) StopOnError(call int) { s.mem[offCalls+call*callSize+72] = stopOnError }
+func (s *Slot) StopOnError(call int) { s.mem[offCalls+call*callSize+72] |= stopOnError }
+
+// GoWith makes a call go with the one before it: where that was run it is too,
+// though the controller has died. Both must be in the same batch.
+func (s *Slot) GoWith(call int) { s.mem[offCalls+call*callSize+72] |= goesWith }
+
+// goesWith tells whether a call goes with the one before it.
+func (s *Slot) goesWith(call int) bool { return s.mem[offCalls+call*callSize+72]&goesWith != 0 }
 
 // spawn appends a clone(2) whose child, a thread that starts with the stack
 // pointer sp, is another slot's executor.
 func (s *Slot) spawn(flags, sp, slot uint64) int {
 	n := s.Add(unix.SYS_CLONE, flags, sp, 0, 0, 0, slot)
-	s.mem[offCalls+n*callSize+72] = bornFlag
+	s.mem[offCalls+n*callSize+72] |= bornFlag
 	return n
 }
 

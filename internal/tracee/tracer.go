@@ -316,10 +316,10 @@ func (x Traced) Stopped(wait bool) (status int, ok bool, err error) {
 	return int(le.Uint32(b[24:])), true, nil
 }
 
-// Take takes the report.
+// Take takes the report of a stop; that of its end is left.
 func (x Traced) Take() error {
 	x.E.Reset()
-	_, err := x.E.Call(unix.SYS_WAIT4, uint64(x.TID), 0, unix.WALL|unix.WNOHANG, 0)
+	_, err := x.E.Call(unix.SYS_WAITID, unix.P_PID, uint64(x.TID), 0, unix.WSTOPPED|unix.WALL|unix.WNOHANG, 0)
 	return err
 }
 
