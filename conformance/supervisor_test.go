@@ -245,7 +245,7 @@ func (s *supervisor) awaitReady(root int) (skipped string) {
 			s.failf("ended before it was ready (%s): %s", statusText(st), v)
 		}
 		if time.Now().After(end) {
-			s.failf("not ready after %v", s.spec.Deadline)
+			s.failf("not ready after %v:\n%s", s.spec.Deadline, s.whereabouts())
 		}
 	}
 }

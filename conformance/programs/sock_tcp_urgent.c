@@ -20,7 +20,8 @@ int main(int argc, char **argv)
 		}
 		out_pair(families[f], full[f]);
 		sent[f] = out_fill(full[f][0], 1);
-		/* Of the last bytes one is urgent, and waits here. */
+		/* Of the last bytes one is urgent, and waits here, where there is room for it. */
+		opt_set(full[f][0], SOL_SOCKET, SO_SNDBUFFORCE, 16 << 20);
 		SYS(send(full[f][0], "!", 1, MSG_OOB));
 	}
 	conf_sleep_ms(50);

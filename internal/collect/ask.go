@@ -141,6 +141,9 @@ func (c *Collector) ask(t *Task, core *criu_core.CoreEntry, x *fm.TaskExtra) err
 			if err := c.askPolicies(t); err != nil {
 				return err
 			}
+			if err := c.lockedFuture(t, t.extra); err != nil {
+				return err
+			}
 			c.Image.Add(image.Of("mm", t.PID), mme)
 		}
 		return nil

@@ -347,7 +347,7 @@ func (c *Collector) emitShared() {
 
 // lockedFuture finds out whether what is mapped from now on gets locked
 // (mlockall(2), MCL_FUTURE), which nothing tells: the executor's own region,
-// mapped a moment ago, shows it.
+// mapped a moment ago, shows it. So it must have come in.
 func (c *Collector) lockedFuture(t *Task, x *fm.MmExtra) error {
 	if t.Status.VmLck == 0 || t.guest == nil {
 		return nil
@@ -390,9 +390,6 @@ func (c *Collector) mmEntry(t *Task) (*mm.MmEntry, error) {
 		ExeFileId: proto.Uint32(exe), MmSavedAuxv: aux,
 	}
 	x := &fm.MmExtra{MapCount: proto.Uint32(uint32(len(t.Areas)))}
-	if err := c.lockedFuture(t, x); err != nil {
-		return nil, err
-	}
 	if f, err := procfs.ReadCoredumpFilter(t.At()); err == nil {
 		x.CoredumpFilter = proto.Uint32(f)
 	}

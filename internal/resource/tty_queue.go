@@ -399,6 +399,11 @@ func unused(data []byte, not ...byte) (out []byte) {
 	return out
 }
 
+const (
+	ldiscRoom   = 4095 // bytes that a line discipline holds (N_TTY_BUF_SIZE)
+	smallBuffer = 256  // MIN_TTYB_SIZE
+)
+
 // putOutput writes output for the master to read, as it is.
 func (p *ptyEnds) putOutput(b []byte) error {
 	if len(b) == 0 {
@@ -421,13 +426,23 @@ func (p *ptyEnds) putOutput(b []byte) error {
 		return fmt.Errorf("line settings: %w", err)
 	}
 	end := time.Now().Add(2 * time.Second)
+	// The kernel's buffers for it are limited, but those of up to 256 bytes that
+	// were used once (drivers/tty/tty_buffer.c, the free list). What the master's
+	// line discipline takes at once is written so, and what finds no more room.
+	small := min(len(b), ldiscRoom)
 	for len(b) > 0 {
-		n, err := unix.Write(slave, b)
+		piece := len(b)
+		if small > 0 {
+			piece = min(piece, smallBuffer)
+		}
+		n, err := unix.Write(slave, b[:piece])
 		if err != nil && err != unix.EINTR && err != unix.EAGAIN {
 			return fmt.Errorf("putting output back: %w", err)
 		}
 		b = b[max(n, 0):]
+		small -= max(n, 0)
 		if n <= 0 {
+			small = len(b)
 			if time.Now().After(end) {
 				return fmt.Errorf("putting output back: the terminal does not take the last %d bytes", len(b))
 			}
