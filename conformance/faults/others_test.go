@@ -26,6 +26,8 @@ type other struct {
 	read func() (progress, wrong uint64)
 	said string // the file that its stderr goes to
 	more func() string
+	// many: it passes most points many times, so any of them comes first.
+	many bool
 }
 
 func startOther(t *testing.T, read func([]byte) (uint64, uint64), argv ...string) *other {
@@ -46,7 +48,7 @@ func startOther(t *testing.T, read func([]byte) (uint64, uint64), argv ...string
 	if err := launch(cmd); err != nil {
 		t.Fatal(err)
 	}
-	o := &other{&target{t: t, cmd: cmd, pids: []int{cmd.Process.Pid}, masks: map[string]uint64{}}, nil, said.Name(), nil}
+	o := &other{target: &target{t: t, cmd: cmd, pids: []int{cmd.Process.Pid}, masks: map[string]uint64{}}, said: said.Name()}
 	o.await()
 	o.read = func() (uint64, uint64) {
 		b, err := os.ReadFile(path)
@@ -158,11 +160,14 @@ func killAt(t *testing.T, at string, n int, begin func() *other) {
 			t.Fatalf("%s: no point of this run", at)
 		}
 	}
+	if n < len(points) { // those at the begin say least
+		rand.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+	}
 	harmed := 0
 	for i := range n {
 		p := points[i%len(points)]
 		nth := 1
-		if i >= len(points) {
+		if i >= len(points) || o.many {
 			nth += rand.IntN(times[p])
 		}
 		fault := fmt.Sprintf("FERMATA_FAULT=kill:%s:%d", p, nth)
