@@ -594,7 +594,7 @@ func (b *builder) descriptors() error {
 	}
 	done := map[uint32]bool{}
 	for _, p := range owners {
-		if err := b.files.InTask(giver{p, b}, p.table, done); err != nil {
+		if err := b.files.InTask(p, p.table, done); err != nil {
 			return err
 		}
 	}
