@@ -6,6 +6,7 @@
 // nocriu: restore: they end with EINTR, or by what the memory says now
 // nocriu: left: they end with EINTR
 // nocriu: mutate: they end with EINTR
+// nouser: when a call ends whose limit was overwritten only root can see
 #include "conf_waiters.h"
 #include <linux/futex.h>
 

@@ -232,6 +232,10 @@ func (d *Dump) unread(c *inetSock) ([]byte, uint32, error) {
 		return nil, 0, nil
 	}
 	r, done, err := d.examineTCP(c)
+	if errors.Is(err, unix.EPERM) {
+		d.Refusal(c.f, "it has sent what has not arrived: only who has CAP_NET_ADMIN can save that", "let the program accept the connection and read, or run fermata as root")
+		return nil, 0, nil
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("its queues: %w", err)
 	}
