@@ -17,7 +17,7 @@ int main(int argc, char **argv)
 	sigfillset(&all);
 	SYS(sigprocmask(SIG_BLOCK, &all, NULL));
 	conf_status_field(getpid(), "SigQ", used, sizeof(used)); /* of the whole user */
-	l.rlim_cur = l.rlim_max = atol(used) + 200;
+	l.rlim_cur = l.rlim_max = atol(used) + 2000; /* others may queue some meanwhile */
 	SYS(setrlimit(RLIMIT_SIGPENDING, &l));
 	while (sigqueue(getpid(), SIGRTMIN + 1 + n % 2, (union sigval){ .sival_int = n }) == 0)
 		n++;

@@ -11,6 +11,7 @@
  */
 static int word[2], moved = 1;
 static int started;
+static char go[PATH_MAX]; /* conf_path has one buffer for all who share our storage */
 static char stack[2][65536] __attribute__((aligned(16)));
 
 static int run(void *arg)
@@ -20,7 +21,7 @@ static int run(void *arg)
 	if (arg)
 		syscall(SYS_set_tid_address, &moved);
 	__atomic_add_fetch(&started, 1, __ATOMIC_SEQ_CST);
-	while (syscall(SYS_access, (long)conf_path("go"), F_OK))
+	while (syscall(SYS_access, (long)go, F_OK))
 		syscall(SYS_nanosleep, &ms, NULL);
 	/* Let the main thread sleep on the futex first. */
 	ms.tv_nsec = 50000000;
@@ -45,6 +46,7 @@ int main(int argc, char **argv)
 	int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID;
 
 	conf_init(argc, argv);
+	strcpy(go, conf_path("go"));
 	word[0] = word[1] = 1;
 	SYS(clone(run, stack[0] + sizeof(stack[0]), flags, NULL, NULL, NULL, &word[0]));
 	SYS(clone(run, stack[1] + sizeof(stack[1]), flags, (void *)1, NULL, NULL, &word[1]));

@@ -28,7 +28,16 @@ func (d *Dump) Landlocked(pid int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	off, err := Value(d, offsetKey{}, func() (uint64, error) { return domainOffset(r) })
+	off, err := Value(d, offsetKey{}, func() (off uint64, err error) {
+		// What lies behind the security modules' part is anything, and may lead
+		// astray: another thread's is another.
+		for range 4 {
+			if off, err = domainOffset(r); err == nil {
+				break
+			}
+		}
+		return off, err
+	})
 	if err != nil {
 		return false, err
 	}
@@ -72,6 +81,7 @@ func domainOffset(r *kmem.Reader) (off uint64, err error) {
 			if layers := r.At("landlock_ruleset", a).Uint("num_layers"); r.Err() == nil && layers == 1 {
 				off = uint64(i)
 				found++
+				break
 			}
 		}
 		err := r.Err()

@@ -99,10 +99,12 @@ func PeekSignals(tid int, shared bool) ([]Siginfo, error) {
 		if e != 0 {
 			return out, e
 		}
-		out = append(out, buf[:n]...)
-		if int(n) < peekBatch {
+		// Fewer than asked for are no sign of the end: the kernel also stops
+		// when this thread has a signal (kernel/ptrace.c, ptrace_peek_siginfo).
+		if n == 0 {
 			break
 		}
+		out = append(out, buf[:n]...)
 		a.off += uint64(n)
 	}
 	return out, nil

@@ -236,7 +236,7 @@ func (x Traced) Pending(shared bool) (all []sys.Siginfo, err error) {
 			copy(si[:], b[i*len(si):])
 			all = append(all, si)
 		}
-		if n < batch {
+		if n == 0 { // fewer are no sign of the end: see sys.PeekSignals
 			return all, nil
 		}
 	}
