@@ -94,11 +94,12 @@ func (b *builder) placeRegion(slots int) error {
 	if err != nil {
 		return err
 	}
+	// From here on it goes with its last mapping, whatever becomes of us.
+	b.region.Remove()
 	b.scratch = at + size
 	if b.seed.exec, err = b.region.Boot(b.seed.pid, seedBase+seedSyscall, b.slot()); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
-	b.region.Remove()
 	return nil
 }
 

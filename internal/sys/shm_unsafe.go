@@ -49,6 +49,8 @@ type shmidDs struct {
 type Shm struct {
 	ID  int
 	Mem []byte
+
+	removed bool
 }
 
 // NewShm makes a segment of size bytes that only uid may attach (mode 0700:
@@ -80,11 +82,12 @@ func NewShm(key int32, size int, uid, gid uint32) (*Shm, error) {
 	return s, nil
 }
 
-// Remove marks the segment for removal: it goes with its last mapping.
+// Remove marks the segment for removal: it goes with its last mapping. Until then
+// it can still be attached by its number (shmat(2): so it is on Linux).
 func (s *Shm) Remove() {
-	if s.ID >= 0 {
+	if !s.removed {
 		unix.RawSyscall(unix.SYS_SHMCTL, uintptr(s.ID), ipcRmid, 0)
-		s.ID = -1
+		s.removed = true
 	}
 }
 
