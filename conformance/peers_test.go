@@ -96,7 +96,7 @@ func TestPeers(t *testing.T) {
 				if !r.OK {
 					t.Logf("%s: %s: %s", prog.Name, s.name, r.Failure)
 				}
-				by[s.name] = Attempt{r.OK, reason(r.Failure), median(d[0]), median(d[1])}
+				by[s.name] = Attempt{r.OK, reason(strings.NewReplacer(filepath.Dir(s.h.tool)+"/", "", s.h.tool+"/", "", h.dir+"/", "").Replace(r.Failure)), median(d[0]), median(d[1])}
 			}
 		}
 		if _, ok := by["fermata"]; !ok {
