@@ -67,11 +67,11 @@ func Checkpoint(ctx context.Context, pid int, o CheckpointOptions) (*CheckpointR
 	return out.res, permitted(out.err)
 }
 
-// patience is for how long a checkpoint is tried again when all that stands in
-// its way is something that the program is about to put right.
+// patience is for how long a checkpoint is tried again when something stands in
+// its way that the program is about to put right.
 const patience = 2 * time.Second
 
-// attempts carries a checkpoint out, once more where it may help. Between two
+// attempts carries a checkpoint out, again where that may help. Between two
 // attempts the program runs, for longer each time.
 func attempts(ctx context.Context, pid int, o CheckpointOptions) (*CheckpointResult, error) {
 	began := time.Now()

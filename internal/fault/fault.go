@@ -6,6 +6,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -65,14 +66,11 @@ func (e *RefusedError) Error() string {
 	return "refused: " + strings.Join(s, "\n  ")
 }
 
-// Passing tells whether every reason is one that passes by itself.
+// Passing tells whether one of the reasons passes by itself. Others may come of
+// it: what a task that cannot be looked at yet shares with others seems to be held
+// outside the tree.
 func (e *RefusedError) Passing() bool {
-	for _, r := range e.Reasons {
-		if !r.Passing {
-			return false
-		}
-	}
-	return true
+	return slices.ContainsFunc(e.Reasons, func(r Reason) bool { return r.Passing })
 }
 
 // Is makes errors.Is(err, ErrRefused) true.
